@@ -1,0 +1,26 @@
+"""Plain gradient descent, one step a token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from miras_search.algorithm.base import Algorithm, Transition
+from miras_search.registry import register
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+@register
+class Gd(Algorithm):
+    """Each token moves the weights along its own gradient."""
+
+    kind: ClassVar[str] = "gd"
+    equation: ClassVar[str] = "W_t = {kept} - e_t grad l(W; k_t, v_t)"
+    source: ClassVar[str] = "MIRAS 2504.13173, eq 5"
+    slots: ClassVar[tuple[str, ...]] = ("weights",)
+
+    def transition(self, retain: Tensor | float, gates: Mapping[str, Tensor]) -> Transition:
+        return Transition(carry=((retain,),), inject=(1.0,))

@@ -1,0 +1,81 @@
+"""What every choice of the design space is: a frozen, validated record of its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Source = Literal["data", "learned"]
+"""Where a coefficient comes from: projected from each token, or one learned constant."""
+
+Unit = Source | Annotated[float, Field(ge=0, le=1)]
+"""A source, or a fixed number between 0 and 1."""
+
+Positive = Source | Annotated[float, Field(gt=0)]
+"""A source, or a fixed positive number."""
+
+Per = Literal["head", "channel"]
+"""One number for each head, or one for each output channel of what it acts on."""
+
+
+class Component(BaseModel):
+    """A choice on one axis: hyperparameters and pure maths, no trainable parameters.
+
+    Subclasses are immutable and hashable. Their fields are the YAML keys below `kind`.
+    Facts about a choice are class variables; code outside asks facts, never kinds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    axis: ClassVar[str]
+    """Name of the axis, set by the base class of the axis."""
+    kind: ClassVar[str]
+    """Name in YAML; equal to the name of the file that defines it."""
+    equation: ClassVar[str]
+    """The defining equation, in plain text."""
+    source: ClassVar[str]
+    """Paper and equation number."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The kind and every field, as plain values: what `Variant.from_dict` reads."""
+        return {"kind": self.kind, **self.model_dump()}
+
+    def to_yaml_value(self) -> Any:
+        """The shortest YAML that gives this component: only fields that differ from defaults."""
+        changed = self.model_dump(exclude_defaults=True)
+        return {"kind": self.kind, **changed} if changed else self.kind
+
+    def __str__(self) -> str:
+        changed = self.model_dump(exclude_defaults=True)
+        inside = ", ".join(f"{name}={_short(value)}" for name, value in changed.items())
+        return f"{self.kind}({inside})" if inside else self.kind
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coefficient:
+    """A number per token that a component wants from outside, in natural units.
+
+    `low`..`high` is the open interval the learned or projected value stays in, `initial` its
+    value before training. With `acts_on="weights"` a per-channel coefficient has one entry
+    for each row (output channel) of each memory matrix, with `"output"` one for each value
+    channel.
+    """
+
+    name: str
+    source: Source | float
+    low: float
+    high: float
+    initial: float
+    per: Per = "head"
+    acts_on: Literal["weights", "output"] = "weights"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the variant itself gives the value, so that no gate is read for it."""
+        return not isinstance(self.source, str)

@@ -1,0 +1,168 @@
+"""Equal functions under different names: what is merged, so that no function is trained twice.
+
+An identity rewrites a variant to a simpler one that computes the same function. Each carries an
+example, and the tests run both sides of it on the same input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from miras_search.variant import Variant
+
+
+@dataclass(frozen=True)
+class Identity:
+    """`rewrite(variant)` is an equal, simpler variant, or None where it does not apply."""
+
+    statement: str
+    rewrite: Callable[[Variant], Variant | None]
+    example: dict[str, Any]
+    """A variant (as `Variant.from_dict` reads it) to which it applies."""
+
+
+IDENTITIES: list[Identity] = []
+
+
+def identity(
+    statement: str, **example: Any
+) -> Callable[[Callable[[Variant], Variant | None]], Callable[[Variant], Variant | None]]:
+    """Register a rewrite; `example` names the fields of a variant to which it applies."""
+    base = {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}
+
+    def enter(
+        rewrite: Callable[[Variant], Variant | None],
+    ) -> Callable[[Variant], Variant | None]:
+        IDENTITIES.append(Identity(statement, rewrite, base | example))
+        return rewrite
+
+    return enter
+
+
+def simplify(variant: Variant) -> Variant:
+    """Apply identities until none applies."""
+    for known in IDENTITIES:
+        simpler = known.rewrite(variant)
+        if simpler is not None and simpler != variant:
+            return simplify(simpler)
+    return variant
+
+
+@identity("lp with p = 2 is l2", bias={"kind": "lp", "p": 2.0})
+def _(variant: Variant) -> Variant | None:
+    from miras_search.bias.l2 import L2
+    from miras_search.bias.lp import Lp
+
+    bias = variant.bias
+    return variant.replace(bias=L2()) if isinstance(bias, Lp) and bias.p == 2 else None
+
+
+@identity("huber with an infinite threshold is l2", bias={"kind": "huber", "delta": math.inf})
+def _(variant: Variant) -> Variant | None:
+    from miras_search.bias.huber import Huber
+    from miras_search.bias.l2 import L2
+
+    bias = variant.bias
+    unbounded = isinstance(bias, Huber) and bias.delta == math.inf
+    return variant.replace(bias=L2()) if unbounded else None
+
+
+@identity("l2 retention fixed at 1 is none", retention={"kind": "l2", "retention": 1.0})
+def _(variant: Variant) -> Variant | None:
+    from miras_search.retention.l2 import L2
+    from miras_search.retention.none import NoRetention
+
+    gate = variant.retention
+    keeps_all = isinstance(gate, L2) and gate.retention == 1
+    return variant.replace(retention=NoRetention()) if keeps_all else None
+
+
+@identity("momentum fixed at 0 is gd", algorithm={"kind": "momentum", "momentum": 0.0})
+def _(variant: Variant) -> Variant | None:
+    from miras_search.algorithm.gd import Gd
+    from miras_search.algorithm.momentum import Momentum
+
+    old = variant.algorithm
+    if not (isinstance(old, Momentum) and old.momentum == 0):
+        return None
+    return variant.replace(algorithm=Gd(step=old.step, per=old.per, max_step=old.max_step))
+
+
+@identity(
+    "a fixed coefficient is the same per head and per channel",
+    retention={"kind": "l2", "retention": 0.9, "per": "channel"},
+)
+def _(variant: Variant) -> Variant | None:
+    changed = {
+        axis: component.model_copy(update={"per": "head"})
+        for axis, component, coefficients in variant.coefficients_by_axis()
+        if coefficients
+        and all(c.fixed for c in coefficients)
+        and getattr(component, "per", "head") == "channel"
+    }
+    return variant.replace(**changed) if changed else None
+
+
+@identity(
+    "a fixed step has no upper end",
+    algorithm={"kind": "gd", "step": 0.1, "max_step": 0.5},
+)
+def _(variant: Variant) -> Variant | None:
+    old = variant.algorithm
+    if isinstance(old.step, str) or old.max_step is None:
+        return None
+    return variant.replace(algorithm=old.model_copy(update={"max_step": None}))
+
+
+@identity(
+    "an mlp of depth 1 has no hidden layer: its expansion and activation do nothing",
+    memory={"kind": "mlp", "depth": 1, "expansion": 2, "activation": "relu"},
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.memory.mlp import Mlp
+
+    memory = variant.memory
+    if not (isinstance(memory, Mlp) and memory.depth == 1):
+        return None
+    return variant.replace(memory=Mlp(depth=1, form=memory.form))
+
+
+@identity("a plain mlp of depth 1 is a matrix", memory={"kind": "mlp", "depth": 1, "form": "plain"})
+def _(variant: Variant) -> Variant | None:
+    from miras_search.memory.matrix import Matrix
+    from miras_search.memory.mlp import Mlp
+
+    memory = variant.memory
+    is_matrix = isinstance(memory, Mlp) and memory.depth == 1 and memory.form == "plain"
+    return variant.replace(memory=Matrix()) if is_matrix else None
+
+
+@identity("a gradient that never looks at the memory is exact at any chunk", bias="dot", chunk=4)
+def _(variant: Variant) -> Variant | None:
+    return variant.replace(chunk=1) if variant.gradient_is_constant else None
+
+
+@identity(
+    "a growing memory has no gradient: chunk, steps and initial weights do nothing",
+    memory="attention",
+    chunk=4,
+    algorithm={"kind": "gd", "step": 0.1},
+    initial_memory="zero",
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.algorithm.gd import Gd
+
+    if not variant.memory.grows:
+        return None
+    return variant.replace(algorithm=Gd(), chunk=1, initial_memory="learned")
+
+
+@identity("qk_norm auto is the normalisation the memory prefers", qk_norm="auto")
+def _(variant: Variant) -> Variant | None:
+    if variant.qk_norm != "auto":
+        return None
+    return variant.replace(qk_norm=variant.memory.preferred_qk_norm)

@@ -1,0 +1,40 @@
+"""Softmax attention: the memory that forgets nothing and grows with every token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from miras_search.memory.base import GrowingMemory
+from miras_search.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register
+class Attention(GrowingMemory):
+    """All pairs are kept; a read is their average under softmax(scale * <q, k_i>).
+
+    The Nadaraya-Watson solution of l2 regression on the pairs. `scale` None is 1/sqrt(K).
+    """
+
+    kind: ClassVar[str] = "attention"
+    equation: ClassVar[str] = "M(q) = sum_i softmax_i(<q, k_i> / sqrt(K)) v_i"
+    source: ClassVar[str] = "Vaswani et al. 1706.03762; MIRAS 2504.13173, section 3"
+    preferred_qk_norm: ClassVar[str] = "rms"
+
+    scale: Annotated[float, Field(gt=0)] | None = None
+
+    def check(self, key_width: int, value_width: int) -> str | None:
+        return None
+
+    def read(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        from torch.nn.functional import scaled_dot_product_attention
+
+        tokens, kept = q.shape[-2], k.shape[-2]
+        if tokens == 1 or tokens == kept:
+            return scaled_dot_product_attention(q, k, v, is_causal=tokens > 1, scale=self.scale)
+        mask = q.new_ones(tokens, kept).tril(kept - tokens).bool()
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)

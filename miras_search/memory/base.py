@@ -1,0 +1,69 @@
+"""The two forms of memory: matrices that are updated, and pairs that are kept."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from miras_search.component import Component
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+
+class Memory(Component):
+    """A function from keys to values that is written while it reads."""
+
+    axis: ClassVar[str] = "memory"
+
+    grows: ClassVar[bool]
+    """The state grows with every token, and there is nothing for an inner optimiser to update."""
+    linear: ClassVar[bool]
+    """M(x; W) = W x for one matrix W."""
+    preferred_qk_norm: ClassVar[str] = "l2"
+    """The normalisation of queries and keys that `qk_norm: auto` means."""
+
+    @abstractmethod
+    def check(self, key_width: int, value_width: int) -> str | None:
+        """Why these widths cannot be used, in one sentence, or None."""
+
+
+class ParametricMemory(Memory):
+    """A memory M(x; W) whose matrices W are learned by the inner optimiser."""
+
+    grows: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def learns_from_zero(self) -> bool:
+        """Whether the gradient is not zero when every matrix is."""
+
+    @abstractmethod
+    def matrices(self, key_width: int, value_width: int) -> dict[str, tuple[int, int]]:
+        """The (out, in) shape of each updated matrix, by name."""
+
+    @abstractmethod
+    def apply(self, maps: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+        """M(x) for x `[..., K]`, giving `[..., V]`.
+
+        Every matrix is met only through `maps[name]`, a linear map from `[..., in]` to
+        `[..., out]` that must be called exactly once: the lowerings pass maps that record
+        what goes in, that add a tap to what comes out, or that read the weights of another
+        token at each position.
+        """
+
+
+class GrowingMemory(Memory):
+    """A memory that keeps every key and value and answers from all of them."""
+
+    grows: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
+
+    @abstractmethod
+    def read(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Answer the last T tokens from all N kept pairs, token t from the first N - T + t + 1.
+
+        q `[B, H, T, K]`, k `[B, H, N, K]`, v `[B, H, N, V]`, giving `[B, H, T, V]`.
+        """

@@ -1,0 +1,71 @@
+"""The one list of choices: a decorator fills it; our packages and entry points are its sources."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, TypeVar
+
+from miras_search.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from miras_search.component import Component
+
+    C = TypeVar("C", bound=type[Component])
+else:
+    C = TypeVar("C")
+
+ENTRY_POINT_GROUP = "miras_search.components"
+"""A package names a module (or class) here; importing it is what registers its components."""
+
+AXES = ("memory", "bias", "retention", "algorithm")
+"""The four axes of the design space, in the order they are always shown."""
+
+_PACKAGES = {axis: axis for axis in AXES} | {"task": "tasks"}
+_kinds: dict[str, dict[str, type[Component]]] = {group: {} for group in _PACKAGES}
+
+
+def register(cls: C) -> C:
+    """Enter a component class under its axis and kind.
+
+    Raises:
+        ValueError: another class already has this kind.
+    """
+    taken = _kinds[cls.axis].setdefault(cls.kind, cls)
+    if taken is not cls:
+        where = f"{taken.__module__}.{taken.__qualname__}"
+        raise ValueError(
+            f"{cls.axis} kind '{cls.kind}' of {cls.__module__}.{cls.__qualname__} "
+            f"is already taken by {where}"
+        )
+    return cls
+
+
+@cache
+def _load() -> None:
+    for package in _PACKAGES.values():
+        root = importlib.import_module(f"miras_search.{package}")
+        for module in pkgutil.iter_modules(root.__path__):
+            importlib.import_module(f"{root.__name__}.{module.name}")
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        entry.load()
+
+
+def kinds(group: str) -> dict[str, type[Component]]:
+    """Every registered kind of an axis (or of "task"), sorted by name."""
+    _load()
+    return dict(sorted(_kinds[group].items()))
+
+
+def find(group: str, kind: str) -> type[Component]:
+    """The class of one kind.
+
+    Raises:
+        UserError: no such kind; the message names the nearest one.
+    """
+    known = kinds(group)
+    if kind not in known:
+        raise UserError(f"unknown {group} '{kind}': {nearest(kind, known)}")
+    return known[kind]

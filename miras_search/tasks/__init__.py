@@ -1,0 +1,1 @@
+"""Tasks: what a memory is judged on. One registered class per file."""

@@ -1,0 +1,143 @@
+"""A variant: one point of the design space, with a name that is equal for equal functions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf
+
+from miras_search import parsing
+from miras_search.algorithm.base import Algorithm
+from miras_search.bias.base import Bias
+from miras_search.component import Coefficient, Component
+from miras_search.errors import InvalidValues, Path
+from miras_search.memory.base import Memory
+from miras_search.registry import AXES
+from miras_search.retention.base import Retention
+
+
+class Variant(BaseModel):
+    """Four independent choices and the side choices that shape the layer around them.
+
+    Immutable and hashable. Two variants that compute the same function have the same
+    `digest`; `==` compares them as written.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, ignored_types=(cached_property,)
+    )
+
+    memory: InstanceOf[Memory]
+    """What is updated."""
+    bias: InstanceOf[Bias]
+    """The inner loss it minimises."""
+    retention: InstanceOf[Retention]
+    """What is kept."""
+    algorithm: InstanceOf[Algorithm]
+    """How it learns."""
+    chunk: Annotated[int, Field(ge=1)] = 1
+    """Tokens that share the weights their gradients are taken at: 1 is the exact token-by-token
+    rule, more is the papers' approximation (it changes the function)."""
+    heads: Annotated[int, Field(ge=1)] = 4
+    """Independent memories that share the width."""
+    conv: Annotated[int, Field(ge=0)] = 4
+    """Kernel of the causal depthwise convolution after the projections; 0 leaves it out."""
+    qk_norm: Literal["auto", "l2", "rms", "none"] = "auto"
+    """Normalisation of queries and keys; auto is what the memory prefers."""
+    initial_memory: Literal["learned", "zero"] = "learned"
+    """Whether W_0 is trained by the outer loss or zero."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], path: Path = ()) -> Variant:
+        """A variant from plain values, as YAML gives them.
+
+        Each axis is a kind or a mapping of `kind` and fields:
+        `{"memory": "matrix", "bias": {"kind": "lp", "p": 3.0}, ...}`.
+
+        Raises:
+            InvalidValues: every problem at once, each with its place.
+        """
+        found: list[tuple[Path, str]] = []
+        values: dict[str, Any] = {}
+        for name, value in data.items():
+            place = (*path, name)
+            try:
+                if name in AXES:
+                    values[name] = parsing.component(name, value, place)
+                else:
+                    values[name] = parsing.field_value(cls, name, value, place)
+            except InvalidValues as error:
+                found += error.found
+        found += [((*path, axis), "this axis is required") for axis in AXES if axis not in data]
+        if found:
+            raise InvalidValues(found)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values with every field spelled out; `from_dict` reads them back."""
+        axes = {axis: component.to_dict() for axis, component in self.axes().items()}
+        return axes | self.side_choices()
+
+    def to_yaml_dict(self) -> dict[str, Any]:
+        """Plain values with only what differs from the defaults: the shortest equal YAML."""
+        axes = {axis: component.to_yaml_value() for axis, component in self.axes().items()}
+        return axes | self.model_dump(exclude=set(AXES), exclude_defaults=True)
+
+    def axes(self) -> dict[str, Component]:
+        """The four choices by axis, in the order of `AXES`."""
+        return {axis: getattr(self, axis) for axis in AXES}
+
+    def side_choices(self) -> dict[str, Any]:
+        """The fields that are not axes."""
+        return self.model_dump(exclude=set(AXES))
+
+    def replace(self, **changes: Any) -> Variant:
+        """A copy with some fields changed."""
+        return Variant(**{name: getattr(self, name) for name in type(self).model_fields} | changes)
+
+    def coefficients_by_axis(self) -> list[tuple[str, Component, tuple[Coefficient, ...]]]:
+        """Axis, component and the per-token numbers it wants; empty if the memory grows."""
+        if self.memory.grows:
+            return []
+        chunk = 1 if self.gradient_is_constant else self.chunk
+        return [
+            ("bias", self.bias, self.bias.coefficients()),
+            ("retention", self.retention, self.retention.coefficients()),
+            ("algorithm", self.algorithm, self.algorithm.coefficients(chunk)),
+        ]
+
+    def coefficients(self) -> tuple[Coefficient, ...]:
+        """The per-token numbers the memory wants, fixed ones included."""
+        return tuple(c for _, _, wanted in self.coefficients_by_axis() for c in wanted)
+
+    @property
+    def gradient_is_constant(self) -> bool:
+        """Whether the inner gradient is the same whatever the memory holds."""
+        return self.memory.linear and not self.bias.uses_prediction
+
+    @cached_property
+    def canonical(self) -> Variant:
+        """The simplest variant that computes the same function."""
+        from miras_search.identities import simplify
+
+        return simplify(self)
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hex digits, equal for variants that compute the same function."""
+        text = json.dumps(self.canonical.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def slug(self) -> str:
+        """A short readable name: the four kinds."""
+        return "-".join(component.kind for component in self.axes().values())
+
+    def __str__(self) -> str:
+        axes = " | ".join(str(component) for component in self.axes().values())
+        side = self.model_dump(exclude=set(AXES), exclude_defaults=True)
+        return " | ".join([axes, *(f"{name}={value}" for name, value in side.items())])
