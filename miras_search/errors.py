@@ -19,7 +19,8 @@ class UserError(ValueError):
     """
 
     def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        given = [problems] if isinstance(problems, str) else problems
+        self.problems = [_printable(problem) for problem in given]
         super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[list[str]]]:
@@ -38,6 +39,11 @@ class InvalidValues(UserError):
 
     def __reduce__(self) -> tuple[type[UserError], tuple[list[tuple[Path, str]]]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return (type(self), (self.found,))
+
+
+def _printable(text: str) -> str:
+    """One line: what a file says must not move the cursor of the terminal that shows it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def dotted(path: Path) -> str:

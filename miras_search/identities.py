@@ -166,3 +166,10 @@ def _(variant: Variant) -> Variant | None:
     if variant.qk_norm != "auto":
         return None
     return variant.replace(qk_norm=variant.memory.preferred_qk_norm)
+
+
+@identity("gate_rank does nothing where no coefficient is projected per channel", gate_rank=8)
+def _(variant: Variant) -> Variant | None:
+    projected = any(c.per == "channel" and c.source == "data" for c in variant.coefficients())
+    default = type(variant).model_fields["gate_rank"].default
+    return None if projected else variant.replace(gate_rank=default)

@@ -25,6 +25,7 @@ def reasons(variant: Variant) -> list[str]:
 
 @rule
 def growing_memory_solves_l2(variant: Variant) -> str | None:
+    """What is read from kept pairs is a closed-form solution, which only l2 has."""
     if variant.memory.grows and not variant.bias.quadratic:
         return (
             f"{variant.memory.kind} answers with the closed-form solution of l2 regression; "
@@ -35,6 +36,7 @@ def growing_memory_solves_l2(variant: Variant) -> str | None:
 
 @rule
 def growing_memory_keeps_everything(variant: Variant) -> str | None:
+    """Kept pairs do not decay."""
     if variant.memory.grows and not variant.retention.keeps_everything:
         return (
             f"{variant.memory.kind} keeps every pair, so there is nothing for "
@@ -45,6 +47,7 @@ def growing_memory_keeps_everything(variant: Variant) -> str | None:
 
 @rule
 def growing_memory_has_no_optimiser(variant: Variant) -> str | None:
+    """Without weights there are no gradients to accumulate."""
     if variant.memory.grows and len(variant.algorithm.slots) > 1:
         return (
             f"{variant.memory.kind} has no weights, so {variant.algorithm.kind} has no gradient "
@@ -55,6 +58,7 @@ def growing_memory_has_no_optimiser(variant: Variant) -> str | None:
 
 @rule
 def memory_can_leave_its_start(variant: Variant) -> str | None:
+    """A zero of the gradient is a start that is never left."""
     from miras_search.memory.base import ParametricMemory
 
     memory = variant.memory

@@ -35,7 +35,7 @@ def component_class(group: str, value: Any, path: Path) -> tuple[type[Component]
         value = {"kind": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
         known = ", ".join(registry.kinds(group))
-        raise InvalidValues([(path, f"expected a {group} kind ({known}), got {value!r}")])
+        raise InvalidValues([(path, f"expected one {group} kind of {known}, got {value!r}")])
     try:
         cls = registry.find(group, value["kind"])
     except UserError as error:
@@ -78,7 +78,8 @@ def unknown_key(name: Any, known: Any) -> str:
 @cache
 def _adapter(cls: type[BaseModel], name: str) -> TypeAdapter[Any]:
     info = cls.model_fields[name]
-    return TypeAdapter(Annotated[info.annotation, info])
+    annotated: Any = Annotated.__class_getitem__((info.annotation, info))
+    return TypeAdapter(annotated)
 
 
 def _told(error: ValidationError, cls: type[BaseModel], path: Path) -> list[tuple[Path, str]]:
@@ -98,6 +99,8 @@ def _told(error: ValidationError, cls: type[BaseModel], path: Path) -> list[tupl
 def _sentence(items: list[Any]) -> str:
     if items[0]["type"] == "missing":
         return "this key is required"
+    if items[0]["type"] == "value_error":
+        return str(items[0]["ctx"]["error"])
     wanted = " or ".join(dict.fromkeys(_wanted(item) for item in items))
     return f"expected {wanted}, got {items[0]['input']!r}"
 
@@ -107,8 +110,6 @@ def _wanted(item: Any) -> str:
     match item["type"]:
         case "literal_error":
             return str(context["expected"])
-        case "value_error":
-            return str(context["error"])
         case "int_type":
             return "a whole number"
         case "float_type":
@@ -117,6 +118,10 @@ def _wanted(item: Any) -> str:
             return "text"
         case "bool_type":
             return "true or false"
+        case "tuple_type" | "list_type":
+            return "a list"
+        case "model_type" | "dict_type":
+            return "keys and values"
         case "none_required":
             return "null"
         case "greater_than":

@@ -20,16 +20,14 @@ from miras_search.registry import AXES
 from miras_search.retention.base import Retention
 
 
-class Variant(BaseModel):
+class Variant(BaseModel, frozen=True):
     """Four independent choices and the side choices that shape the layer around them.
 
     Immutable and hashable. Two variants that compute the same function have the same
     `digest`; `==` compares them as written.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, ignored_types=(cached_property,)
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, ignored_types=(cached_property,))
 
     memory: InstanceOf[Memory]
     """What is updated."""
@@ -48,6 +46,8 @@ class Variant(BaseModel):
     """Kernel of the causal depthwise convolution after the projections; 0 leaves it out."""
     qk_norm: Literal["auto", "l2", "rms", "none"] = "auto"
     """Normalisation of queries and keys; auto is what the memory prefers."""
+    gate_rank: Annotated[int, Field(ge=1)] = 32
+    """Rank of the projection of per-channel coefficients."""
     initial_memory: Literal["learned", "zero"] = "learned"
     """Whether W_0 is trained by the outer loss or zero."""
 
@@ -103,11 +103,10 @@ class Variant(BaseModel):
         """Axis, component and the per-token numbers it wants; empty if the memory grows."""
         if self.memory.grows:
             return []
-        chunk = 1 if self.gradient_is_constant else self.chunk
         return [
             ("bias", self.bias, self.bias.coefficients()),
             ("retention", self.retention, self.retention.coefficients()),
-            ("algorithm", self.algorithm, self.algorithm.coefficients(chunk)),
+            ("algorithm", self.algorithm, self.algorithm.coefficients(self.anchor_every)),
         ]
 
     def coefficients(self) -> tuple[Coefficient, ...]:
@@ -118,6 +117,11 @@ class Variant(BaseModel):
     def gradient_is_constant(self) -> bool:
         """Whether the inner gradient is the same whatever the memory holds."""
         return self.memory.linear and not self.bias.uses_prediction
+
+    @property
+    def anchor_every(self) -> int:
+        """Tokens between the weights that gradients are taken at: `chunk`, where it matters."""
+        return 1 if self.gradient_is_constant else self.chunk
 
     @cached_property
     def canonical(self) -> Variant:

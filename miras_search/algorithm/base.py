@@ -30,10 +30,10 @@ class Transition:
     """One token's update of the n tensors an algorithm carries, slot 0 being the weights.
 
     Z_t[i] = sum_j carry[i][j] Z_{t-1}[j] - inject[i] step_t grad_t. Entries are numbers or
-    tensors `[..., 1]` (per head) or `[..., out]` (per row of the matrix).
+    tensors `[..., 1]` (per head) or `[..., out]` (per row of the matrix); None carries nothing.
     """
 
-    carry: tuple[tuple[Tensor | float, ...], ...]
+    carry: tuple[tuple[Tensor | float | None, ...], ...]
     inject: tuple[Tensor | float, ...]
 
 

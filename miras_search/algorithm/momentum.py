@@ -38,4 +38,4 @@ class Momentum(Algorithm):
 
     def transition(self, retain: Tensor | float, gates: Mapping[str, Tensor]) -> Transition:
         b = gates["momentum"]
-        return Transition(carry=((retain, b), (0.0, b)), inject=(1.0, 1.0))
+        return Transition(carry=((retain, b), (None, b)), inject=(1.0, 1.0))

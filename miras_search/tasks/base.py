@@ -3,53 +3,99 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from miras_search.component import Component
+from miras_search.errors import nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
     from torch.utils.data import Dataset
 
 IGNORE = -100
 """The target of a position that is not scored."""
 
-Metric = Literal["accuracy", "bits_per_token", "loss"]
+Metric = Literal["accuracy", "bits_per_token"]
+"""Share of scored positions whose most likely token is the target, or mean cross-entropy there
+in bits (bits per byte where a token is a byte)."""
+
+Count = Annotated[int, Field(ge=1)]
+"""A number of tokens, examples, pairs, ..."""
 
 
-class Task(Component):
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """What to hold a score against, in the task's metric; None where nobody knows.
+
+    A score without them misleads: recall is learned in jumps, so a run at the plateau may be
+    an epoch from solving the task, and the best reachable score is not always perfect.
+    """
+
+    chance: float | None = None
+    """A guess that ignores the input."""
+    plateau: float | None = None
+    """What half-learned models sit at, for many epochs: the input's parts known, not their use."""
+    ceiling: float | None = None
+    """The best reachable."""
+
+
+class Task(Component, frozen=True):
     """Predict a target token at each scored position of a token sequence."""
 
     axis: ClassVar[str] = "task"
 
     metric: ClassVar[Metric]
-    """What ranks variants: accuracy over scored positions is maximised, the others minimised."""
+    """What ranks variants."""
+    small: ClassVar[Mapping[str, Any]] = {}
+    """Field values, as YAML gives them, of an instance small enough for conformance tests."""
+
+    length: Count
+    """Tokens in an example of "train", "validation" and "test"."""
 
     @property
     @abstractmethod
     def vocabulary(self) -> int:
-        """Number of distinct tokens; inputs and targets are below it."""
+        """Number of distinct tokens; inputs and scored targets are below it."""
 
     @property
-    @abstractmethod
-    def chance(self) -> float | None:
-        """The metric of guessing, or None if unknown."""
-
-    @property
-    @abstractmethod
-    def ceiling(self) -> float | None:
-        """The best reachable metric, or None if unknown."""
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """Which scores are better."""
+        return "maximize" if self.metric == "accuracy" else "minimize"
 
     @property
     def evaluations(self) -> tuple[str, ...]:
-        """Names of further held-out sets, beside "validation" and "test", that are reported."""
+        """Names of further held-out sets, reported and never selected on."""
         return ()
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Every name that `dataset` takes."""
+        return ("train", "validation", "test", *self.evaluations)
+
     @abstractmethod
-    def dataset(self, split: str, seed: int) -> Dataset:
-        """The examples of "train", "validation", "test" or one of `evaluations`.
+    def levels(self, split: str) -> Levels:
+        """Chance, plateau and ceiling of the metric on one of `splits`."""
+
+    @abstractmethod
+    def dataset(self, split: str, seed: int) -> Dataset[tuple[Tensor, Tensor]]:
+        """The examples of one of `splits`.
 
         A map-style dataset of fixed size; item i is (tokens, targets), two int64 tensors `[T]`,
         the same for the same fields, split, seed and i in every process. targets[t] is what the
         model should say after reading tokens[: t + 1], or `IGNORE`. No example of one split is
-        in another.
+        in another. A held-out split may be the same for every seed.
+
+        Raises:
+            UserError: the data cannot be had, such as a file that is not there.
+            ValueError: no such split.
         """
+
+    def check_split(self, split: str) -> None:
+        """Refuse a name that is not one of `splits`."""
+        if split not in self.splits:
+            raise ValueError(f"task {self} has no split '{split}': {nearest(split, self.splits)}")

@@ -1,0 +1,1 @@
+"""What tasks make of their settings: tensors. Imported where used, since it imports torch."""

@@ -1,0 +1,126 @@
+"""The folder of a study: what lies where, and how to read it without running anything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miras_search.errors import UserError
+from miras_search.recipe import Recipe
+from miras_search.record import TrialRecord, write_whole
+from miras_search.space import Space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+RECORD = "record.json"
+"""The record of a trial, in its folder."""
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Paths and contents of one study.
+
+    study.json, space.yaml and recipe.yaml say what was asked; trials/<number>/ holds each
+    trial's record and checkpoint; journal.log is Optuna's; leaderboard.csv, best.yaml, best/,
+    report.html and wandb/ are results.
+    """
+
+    path: Path
+
+    @classmethod
+    def existing(cls, path: str | Path) -> StudyFolder:
+        """The folder of a study that was begun.
+
+        Raises:
+            UserError: there is no study in the folder.
+        """
+        folder = cls(Path(path))
+        if not folder.study_file.is_file():
+            raise UserError(f"{path}: not a study folder: expected {folder.study_file.name} in it")
+        return folder
+
+    def create(self, identity: dict[str, Any], space: Space, recipe: Recipe) -> None:
+        """Write what is asked; study.json last, so that a folder with it is whole."""
+        write_whole(self.space_file, space.to_yaml())
+        self.update_recipe(recipe)
+        write_whole(self.study_file, json.dumps(identity, indent=2) + "\n")
+
+    def update_recipe(self, recipe: Recipe) -> None:
+        """Replace the recipe: how trials are run may change when a study is resumed."""
+        write_whole(self.recipe_file, recipe.to_yaml())
+
+    @property
+    def study_file(self) -> Path:
+        return self.path / "study.json"
+
+    @property
+    def space_file(self) -> Path:
+        return self.path / "space.yaml"
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def journal_file(self) -> Path:
+        return self.path / "journal.log"
+
+    @property
+    def leaderboard_file(self) -> Path:
+        return self.path / "leaderboard.csv"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def best_file(self) -> Path:
+        """The best variant, as a space of size one."""
+        return self.path / "best.yaml"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.path / "best"
+
+    def trial(self, number: int) -> Path:
+        """The folder of one trial."""
+        return self.path / "trials" / f"{number:05d}"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """study.json: name, id and digests."""
+        return json.loads(self.study_file.read_text())
+
+    @cached_property
+    def space(self) -> Space:
+        """The space that is searched."""
+        return Space.load(self.space_file)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as it was last run."""
+        return Recipe.load(self.recipe_file)
+
+    def record(self, number: int) -> TrialRecord | None:
+        """The record of a finished trial."""
+        file = self.trial(number) / RECORD
+        return TrialRecord.read(file) if file.is_file() else None
+
+    def records(self) -> list[TrialRecord]:
+        """The records of all finished trials by number."""
+        files = sorted((self.path / "trials").glob(f"*/{RECORD}"))
+        return [TrialRecord.read(file) for file in files]
+
+
+def ranked(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:
+    """Complete trials from best to worst, then the others; ties by number."""
+    sign = -1 if recipe.task.direction == "maximize" else 1
+
+    def key(record: TrialRecord) -> tuple[bool, float, int]:
+        return (record.score is None, sign * (record.score or 0.0), record.number)
+
+    return sorted(records, key=key)

@@ -1,0 +1,151 @@
+"""The Lightning side of a variant: how it is trained, and the data it is trained on."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
+
+from miras_search.nn.backbone import Backbone
+from miras_search.record import Point
+from miras_search.tasks.base import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from miras_search.recipe import Recipe
+    from miras_search.tasks.base import Task
+    from miras_search.variant import Variant
+
+Batch = tuple["Tensor", "Tensor"]
+"""tokens and targets, int64 `[B, T]`; a target of `IGNORE` is not scored."""
+
+
+class Diverged(Exception):
+    """The outer loss is no longer a number."""
+
+
+class MemoryModule(pl.LightningModule):
+    """A backbone of one variant, its loss, its metrics and its optimiser."""
+
+    def __init__(
+        self,
+        variant: Variant,
+        recipe: Recipe,
+        lr: float,
+        on_point: Callable[[Point], None] = lambda point: None,
+    ) -> None:
+        super().__init__()
+        self.model = Backbone(variant, recipe.size, recipe.task.vocabulary)
+        self.recipe, self.lr, self.on_point = recipe, lr, on_point
+        self.curve: list[Point] = []
+        self.train_loss = MeanMetric()
+        self.bits, self.accuracy = MeanMetric(), MeanMetric()
+        self.began = time.monotonic()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens `[B, T]` to logits `[B, T, vocabulary]`."""
+        return self.model(tokens)[0]
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        loss = _loss(self(batch[0]), batch[1])
+        if not math.isfinite(loss.item()):
+            raise Diverged(f"the loss was {loss.item()} at step {self.global_step}")
+        self.train_loss.update(loss.detach())
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        tokens, targets = batch
+        logits, scored = self(tokens), targets != IGNORE
+        count = scored.sum()
+        self.bits.update(_loss(logits, targets) / math.log(2), count)
+        self.accuracy.update((logits.argmax(-1) == targets)[scored].float().mean(), count)
+
+    def metrics(self) -> dict[str, float]:
+        """The means over the set just evaluated."""
+        return {
+            "bits_per_token": float(self.bits.compute()),
+            "accuracy": float(self.accuracy.compute()),
+        }
+
+    def on_validation_epoch_start(self) -> None:
+        self.bits.reset()
+        self.accuracy.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.state.fn != "fit":
+            return
+        point = Point(
+            step=self.global_step,
+            seconds=time.monotonic() - self.began,
+            train_loss=float(self.train_loss.compute()),
+            score=self.metrics()[self.recipe.task.metric],
+        )
+        self.train_loss.reset()
+        self.curve.append(point)
+        self.on_point(point)
+
+    def configure_optimizers(self) -> Any:
+        decayed = [p for p in self.parameters() if p.dim() > 1]
+        others = [p for p in self.parameters() if p.dim() <= 1]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": self.recipe.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=self.lr,
+            betas=(0.9, 0.95),
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._share_of_peak)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _share_of_peak(self, step: int) -> float:
+        """Linear warm-up, then a cosine to zero at the last step."""
+        warmup = round(self.recipe.warmup * self.recipe.steps)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return (1 + math.cos(math.pi * (step - warmup) / max(1, self.recipe.steps - warmup))) / 2
+
+
+class TaskData(pl.LightningDataModule):
+    """The sets of a task as loaders."""
+
+    def __init__(self, task: Task, batch: int, seed: int) -> None:
+        super().__init__()
+        self.task, self.batch, self.seed = task, batch, seed
+
+    def loader(self, split: str) -> DataLoader:
+        """The examples of a split: shuffled by the seed for "train", in order for others."""
+        train = split == "train"
+        return DataLoader(
+            self.task.dataset(split, self.seed),
+            batch_size=self.batch,
+            shuffle=train,
+            drop_last=False,
+            generator=torch.Generator().manual_seed(self.seed) if train else None,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        return self.loader("train")
+
+    def val_dataloader(self) -> DataLoader:
+        return self.loader("validation")
+
+    def test_dataloader(self) -> DataLoader:
+        return self.loader("test")
+
+
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats over scored positions."""
+    return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)

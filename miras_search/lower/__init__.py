@@ -1,0 +1,1 @@
+"""Lowerings: how a variant is computed. Each is the same function of the same arguments."""

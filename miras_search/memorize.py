@@ -1,0 +1,69 @@
+"""The memory layer as one pure function: what every variant means, however it is computed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+from jaxtyping import Float
+from torch import Tensor
+
+from miras_search import legality
+from miras_search.lower.call import State, prepare
+from miras_search.lower.chunked import chunked
+from miras_search.lower.reference import reference
+from miras_search.plan import choose_lowering
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from miras_search.variant import Variant
+
+Lowering = Literal["auto", "reference", "chunked"]
+
+_RUN = {"reference": reference, "chunked": chunked}
+
+
+def memorize(
+    variant: Variant,
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    gates: Mapping[str, Tensor],
+    weights: Mapping[str, Float[Tensor, "H out in"]] | None,
+    state: State | None = None,
+    lowering: Lowering = "auto",
+) -> tuple[Float[Tensor, "B T H V"], State]:
+    """Write each pair (k_t, v_t) into the memory, then read it: y_t = M(q_t; W_t).
+
+    Nothing is scaled or normalised on the way: what is passed is what is used.
+
+    Args:
+        variant: the four choices and the chunk; `Variant.from_dict` reads what YAML gives.
+        q: queries `[B, T, H, K]`.
+        k: keys `[B, T, H, K]`.
+        v: values `[B, T, H, V]`.
+        gates: for each coefficient in `variant.coefficients()` that is not fixed, its values in
+            natural units (retention 1 keeps everything): `[B, T, H]`, or `[B, T, H, channels]`
+            with one entry for each value channel (`delta`) or for each row of the memory matrix
+            (`step`, `retention`, `momentum`). "<name>.<matrix>" gives one matrix its own.
+        weights: the initial memory by matrix name, `[H, out, in]` each; None starts a matrix
+            memory at zero. Names and shapes: `variant.memory.matrices(K, V)`.
+        state: what an earlier call returned, to go on from there; `weights` is then not read.
+            Any split of a sequence into calls gives the same result.
+        lowering: "reference" goes token by token and is the definition; "chunked" computes the
+            same function a chunk at a time; "auto" takes the cheapest.
+
+    Returns:
+        The outputs `[B, T, H, V]` and the state after the last token.
+
+    Raises:
+        ValueError: a shape or name is wrong, or the variant is not legal; the message says why.
+    """
+    if why := legality.reasons(variant):
+        raise ValueError("; ".join(why))
+    if lowering not in get_args(Lowering):
+        raise ValueError(f"unknown lowering '{lowering}': expected one of {get_args(Lowering)}")
+    call = prepare(variant, q, k, v, gates, weights, state)
+    name = choose_lowering(variant).name if lowering == "auto" else lowering
+    y, after = _RUN[name](call)
+    return y.transpose(1, 2), after

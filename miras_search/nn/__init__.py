@@ -1,0 +1,1 @@
+"""The layers around a memory: the only place with trainable parameters."""

@@ -1,0 +1,81 @@
+"""A language model of memory layers: embedding, blocks, head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.nn import functional
+
+from miras_search.nn.mixer import Mixer, MixerState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from miras_search.memorize import Lowering
+    from miras_search.recipe import Size
+    from miras_search.variant import Variant
+
+ModelState = tuple[MixerState, ...]
+"""The state of each layer."""
+
+
+class SwiGLU(nn.Module):
+    """A gated feed-forward layer: W_o(silu(W_g x) * W_i x) (Shazeer 2002.05202)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_and_input = nn.Linear(width, 2 * hidden, bias=False)
+        self.output = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `[..., D]` to `[..., D]`."""
+        gate, value = self.gate_and_input(x).chunk(2, dim=-1)
+        return self.output(functional.silu(gate) * value)
+
+
+class Block(nn.Module):
+    """A mixer and a feed-forward layer, each behind an RMSNorm and around a residual."""
+
+    def __init__(self, variant: Variant, size: Size, lowering: Lowering = "auto") -> None:
+        super().__init__()
+        self.mixer_norm = nn.RMSNorm(size.width)
+        self.mixer = Mixer(variant, size.width, lowering)
+        hidden = round(size.mlp * size.width)
+        self.mlp_norm = nn.RMSNorm(size.width) if hidden else None
+        self.mlp = SwiGLU(size.width, hidden) if hidden else None
+
+    def forward(self, x: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
+        """x `[B, T, D]` to `[B, T, D]`, and the state after the last token."""
+        mixed, after = self.mixer(self.mixer_norm(x), state)
+        x = x + mixed
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = x + self.mlp(self.mlp_norm(x))
+        return x, after
+
+
+class Backbone(nn.Module):
+    """Tokens in, logits of the next token out; the memories carry what was read."""
+
+    def __init__(
+        self, variant: Variant, size: Size, vocabulary: int, lowering: Lowering = "auto"
+    ) -> None:
+        super().__init__()
+        self.variant = variant
+        self.embedding = nn.Embedding(vocabulary, size.width)
+        self.blocks = nn.ModuleList(Block(variant, size, lowering) for _ in range(size.layers))
+        self.norm = nn.RMSNorm(size.width)
+        self.head = nn.Linear(size.width, vocabulary, bias=False)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.head.weight, std=0.02)
+
+    def forward(self, tokens: Tensor, state: ModelState | None = None) -> tuple[Tensor, ModelState]:
+        """tokens `[B, T]` to logits `[B, T, vocabulary]`, and the state after the last token.
+
+        Passing the state on continues the sequence: any split gives the same logits.
+        """
+        x, after = self.embedding(tokens), []
+        for i, block in enumerate(self.blocks):
+            x, layer_state = block(x, None if state is None else state[i])
+            after.append(layer_state)
+        return self.head(self.norm(x)), tuple(after)

@@ -1,0 +1,88 @@
+"""Coefficients from tokens: the projections a variant's components declare."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from miras_search.component import Coefficient
+    from miras_search.variant import Variant
+
+
+class Gate(nn.Module):
+    """One coefficient for each head, or for each of `channels` in each head.
+
+    A sigmoid between the ends of its range (a softplus above `low` if it has no upper end),
+    at `initial` for a zero projection. Per channel the projection has low rank (MIRAS: 32 or 64).
+    """
+
+    def __init__(
+        self, coefficient: Coefficient, width: int, heads: int, channels: int, rank: int
+    ) -> None:
+        super().__init__()
+        self.coefficient = coefficient
+        self.shape = (heads, channels) if coefficient.per == "channel" else (heads,)
+        outputs = math.prod(self.shape)
+        self.bias = nn.Parameter(torch.full((outputs,), _logit(coefficient)))
+        self.projection: nn.Module | None = None
+        if coefficient.source == "data" and coefficient.per == "channel":
+            rank = min(rank, width)
+            self.projection = nn.Sequential(
+                nn.Linear(width, rank, bias=False), nn.Linear(rank, outputs, bias=False)
+            )
+        elif coefficient.source == "data":
+            self.projection = nn.Linear(width, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `[B, T, D]` to `[B, T, H]` or `[B, T, H, channels]`, in natural units."""
+        logit = self.bias.expand(*x.shape[:-1], -1)
+        if self.projection is not None:
+            logit = logit + self.projection(x)
+        low, high = self.coefficient.low, self.coefficient.high
+        if math.isinf(high):
+            value = low + functional.softplus(logit)
+        else:
+            value = low + (high - low) * logit.sigmoid()
+        return value.unflatten(-1, self.shape)
+
+
+class Gates(nn.Module):
+    """All coefficients a variant does not fix itself, as `memorize` wants them.
+
+    Per-channel coefficients of the weights are own to each memory matrix.
+    """
+
+    def __init__(
+        self, variant: Variant, width: int, value_width: int, matrices: dict[str, tuple[int, int]]
+    ) -> None:
+        super().__init__()
+        gates: dict[str, Gate] = {}
+        for c in variant.coefficients():
+            if c.fixed:
+                continue
+            channels = {c.name: value_width}
+            if c.acts_on == "weights" and c.per == "channel":
+                channels = {f"{c.name}.{m}": out for m, (out, _) in matrices.items()}
+            for name, count in channels.items():
+                gates[name] = Gate(c, width, variant.heads, count, variant.gate_rank)
+        self.names = list(gates)
+        self.gates = nn.ModuleList(gates.values())
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """x `[B, T, D]` to gates by name."""
+        return {name: gate(x) for name, gate in zip(self.names, self.gates, strict=True)}
+
+
+def _logit(c: Coefficient) -> float:
+    """The number that the squashing function takes to the initial value."""
+    if math.isinf(c.high):
+        return math.log(math.expm1(c.initial - c.low))
+    share = (c.initial - c.low) / (c.high - c.low)
+    return math.log(share / (1 - share))

@@ -1,0 +1,70 @@
+"""What a variant costs and how it will be computed, before anything trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from miras_search.recipe import Size
+    from miras_search.variant import Variant
+
+
+class Choice(NamedTuple):
+    """A lowering and the reason for it."""
+
+    name: Literal["reference", "chunked"]
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cost of a variant at a size; everything but the reason is measured, not derived."""
+
+    lowering: str
+    why: str
+    parameters: int
+    """Trainable parameters of the whole model."""
+    state_bytes: int
+    """Bytes one sequence of `length` tokens leaves in all layers, as float32."""
+    flops_per_token: int
+    """Floating-point operations of the forward pass per token (matrix products only)."""
+    length: int
+
+
+def choose_lowering(variant: Variant) -> Choice:
+    """The cheapest lowering that is exact for what this variant means."""
+    if variant.memory.grows:
+        return Choice("chunked", "all tokens attend at once through scaled_dot_product_attention")
+    if variant.gradient_is_constant:
+        return Choice("chunked", "the gradient never looks at the memory: any chunk is exact")
+    if variant.chunk > 1:
+        return Choice(
+            "chunked", f"{variant.chunk} tokens share an anchor: one backward pass for all of them"
+        )
+    return Choice("reference", "every token moves the weights that the next gradient is taken at")
+
+
+def plan(variant: Variant, size: Size, vocabulary: int, length: int) -> Plan:
+    """Build the model without memory on the meta device, and count.
+
+    Raises:
+        ValueError: the width cannot be split as the variant wants.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from miras_search.nn.backbone import Backbone
+
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model = Backbone(variant, size, vocabulary)
+        _, state = model(torch.zeros(1, length, dtype=torch.int64))
+    lowering, why = choose_lowering(variant)
+    return Plan(
+        lowering=lowering,
+        why=why,
+        parameters=sum(p.numel() for p in model.parameters()),
+        state_bytes=sum(layer.nbytes for layer in state),
+        flops_per_token=counter.get_total_flops() // length,
+        length=length,
+    )

@@ -1,0 +1,227 @@
+"""A recipe: how every variant of a space is trained and judged, and how the space is searched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path as File
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, model_validator
+
+from miras_search import parsing
+from miras_search.errors import InvalidValues, Path, UserError
+from miras_search.node_parsing import parse_field
+from miras_search.nodes import Choices, Fixed, Range
+from miras_search.space import Space
+from miras_search.space_file import KEYS as SPACE_KEYS
+from miras_search.tasks.base import Task
+from miras_search.yaml_file import Document, Override, dump
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Size(BaseModel):
+    """The backbone around the memory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    width: Annotated[int, Field(ge=4, le=65536)] = 64
+    """Channels of the residual stream."""
+    layers: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Blocks, each a mixer and a SwiGLU."""
+    mlp: Annotated[float, Field(ge=0, le=64)] = 2.0
+    """Hidden width of the SwiGLU in units of `width`; 0 leaves it out."""
+
+
+class _Value(BaseModel):
+    """What one learning rate may be."""
+
+    lr: Annotated[float, Field(gt=0, le=10)]
+
+
+class Recipe(BaseModel):
+    """Task, size, budget and search settings; immutable and hashable."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, ignored_types=(cached_property,)
+    )
+
+    name: Annotated[str, Field(min_length=1)] = "recipe"
+    """For people; the stem of the file unless given."""
+    task: InstanceOf[Task]
+    """What is learned and scored."""
+    size: Size = Size()
+    """Of the model, the same for every variant."""
+    steps: Positive = 1000
+    """Outer optimiser steps of a full trial."""
+    batch: Positive = 32
+    """Sequences a step."""
+    lr: InstanceOf[Fixed] | InstanceOf[Choices] | InstanceOf[Range] = Range(
+        "log_uniform", 1e-3, 3e-2
+    )
+    """Peak learning rate; a list or a range is searched together with the space."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Of AdamW, on matrices."""
+    warmup: Fraction = 0.1
+    """Fraction of the steps in which the learning rate rises to its peak."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the gradient."""
+    evaluate: Positive = 5
+    """Points of the validation curve, evenly spaced, the last at the end."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of the data, the initial weights and the search."""
+    trials: Positive | None = None
+    """How many trials; null is every point of a finite grid."""
+    sampler: Literal["grid", "random", "tpe"] = "tpe"
+    """Who picks the next point."""
+    executor: Literal["local", "ray"] = "local"
+    """Worker processes of this machine, or Ray Tune."""
+    address: str | None = None
+    """A Ray cluster to join; null starts one on this machine."""
+    workers: Positive | None = None
+    """Trials at a time; null is one for each core."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where trials run."""
+    wandb: Literal["auto", "offline", "disabled"] = "auto"
+    """auto is online for a user who is logged in, offline otherwise."""
+    out: Annotated[str, Field(min_length=1)] | None = None
+    """The folder of the study; null is runs/<study>."""
+
+    @model_validator(mode="after")
+    def _address_is_rays(self) -> Recipe:
+        if self.address is not None and self.executor != "ray":
+            raise ValueError("address is where Ray runs: it needs executor: ray")
+        return self
+
+    @classmethod
+    def load(cls, file: str | File, overrides: Iterable[str | Override] = ()) -> Recipe:
+        """Read a recipe.
+
+        Raises:
+            UserError: every problem of the file and the overrides, one line each.
+        """
+        document = Document.load(file, overrides)
+        found = InvalidValues(document.found)
+        try:
+            recipe = cls.from_dict({"name": File(file).stem, **document.data})
+            if not found.found:
+                return recipe
+        except InvalidValues as error:
+            found = error
+        raise UserError(document.problems(found))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """A recipe from plain values, as YAML gives them.
+
+        Raises:
+            InvalidValues: every problem at once, each with its place.
+        """
+        found: list[tuple[Path, str]] = []
+        values: dict[str, Any] = {}
+        for name, value in data.items():
+            try:
+                values[name] = _field(name, value)
+            except InvalidValues as error:
+                found += error.found
+        if "task" not in data:
+            found.append((("task",), "this key is required"))
+        if found:
+            raise InvalidValues(found)
+        return parsing.model(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values with every field spelled out; `from_dict` reads them back."""
+        plain = self.model_dump(exclude={"task", "lr"})
+        spelled = plain | {"task": self.task.to_dict(), "lr": self.lr.plain()}
+        return {name: spelled[name] for name in type(self).model_fields}
+
+    def to_yaml(self) -> str:
+        """A file that `load` reads back as an equal recipe."""
+        return dump(self.to_dict())
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hex digits over what decides the result of a trial, not how trials are run."""
+        running = {"name", "trials", "sampler", "executor", "address", "workers"}
+        running |= {"accelerator", "wandb", "out"}
+        content = {name: value for name, value in self.to_dict().items() if name not in running}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _field(name: str, value: Any) -> Any:
+    match name:
+        case "task":
+            return parsing.component("task", value, (name,))
+        case "lr":
+            return parse_field(value, (name,), _check_lr)
+        case "size" if isinstance(value, Mapping):
+            return parsing.model(Size, value, (name,))
+    return parsing.field_value(Recipe, name, value, (name,))
+
+
+def _check_lr(value: Any, path: Path) -> float:
+    return parsing.field_value(_Value, "lr", value, path)
+
+
+def load_pair(
+    space_file: str | File, recipe_file: str | File, overrides: Iterable[str] = ()
+) -> tuple[Space, Recipe]:
+    """A space and a recipe, each override going to the one that has its key.
+
+    Raises:
+        UserError: every problem of both files and of the command line, one line each.
+    """
+    problems: list[str] = []
+    routed: dict[str, list[Override]] = {"space": [], "recipe": []}
+    for text in overrides:
+        try:
+            override = Override.parse(text)
+            routed[_owner(override)].append(override)
+        except UserError as error:
+            problems += error.problems
+    space = recipe = None
+    try:
+        space = Space.load(space_file, routed["space"])
+    except UserError as error:
+        problems += error.problems
+    try:
+        recipe = Recipe.load(recipe_file, routed["recipe"])
+    except UserError as error:
+        problems += error.problems
+    if space is not None and recipe is not None:
+        problems += _indivisible(space, recipe, recipe_file, routed["recipe"])
+        if not problems:
+            return space, recipe
+    raise UserError(problems)
+
+
+def _owner(override: Override) -> str:
+    key = override.path[0]
+    if key == "name":
+        raise UserError(f"command line '{override.text}': the space and the recipe have names")
+    if key in SPACE_KEYS:
+        return "space"
+    if key in Recipe.model_fields:
+        return "recipe"
+    known = ({*SPACE_KEYS} | {*Recipe.model_fields}) - {"name"}
+    raise UserError(f"command line '{override.text}': {parsing.unknown_key(key, known)}")
+
+
+def _indivisible(
+    space: Space, recipe: Recipe, file: str | File, overrides: list[Override]
+) -> list[str]:
+    """A width that the heads of the space cannot share."""
+    width = recipe.size.width
+    bad = [heads for heads in space.values("heads") if width % heads]
+    if not bad:
+        return []
+    down, up = (width // bad[0] * bad[0], (width // bad[0] + 1) * bad[0])
+    near = f"{down} or {up}" if down else f"{up}"
+    told = f"{width} cannot be shared by {bad[0]} heads: expected a multiple, such as {near}"
+    document = Document.load(file, overrides)
+    return document.problems(InvalidValues([(("size", "width"), told)]))

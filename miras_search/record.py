@@ -1,0 +1,94 @@
+"""What is kept of a trial: enough to rank it, to explain it and to run it again."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Ending = Literal["complete", "diverged", "out of memory", "failed"]
+"""How a trial ended; only complete ones have a score."""
+
+
+class Point(BaseModel, frozen=True):
+    """One evaluation during training."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int
+    seconds: float
+    """Since the trial began to train."""
+    train_loss: float
+    """Mean cross-entropy in nats since the previous point."""
+    score: float
+    """The task's metric on the validation set."""
+
+
+class TrialRecord(BaseModel, frozen=True):
+    """One finished trial."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    number: int
+    """The trial's number in its study."""
+    digest: str
+    """Of the variant: equal for equal functions."""
+    variant: dict[str, Any]
+    """As `Variant.from_dict` reads it."""
+    lr: float
+    """Peak learning rate."""
+    seed: int
+    recipe: dict[str, Any]
+    """The recipe as it was run."""
+    state: Ending
+    reason: str | None = None
+    """Why it did not complete, in one sentence."""
+    metric: str
+    """What `score` is; see `Task.metric`."""
+    score: float | None = None
+    """On the validation set, after the last step."""
+    metrics: dict[str, float] = {}
+    """Every metric on every held-out set, as "<set>/<metric>"."""
+    curve: tuple[Point, ...] = ()
+    parameters: int | None = None
+    state_bytes: int | None = None
+    flops_per_token: int | None = None
+    lowering: str | None = None
+    tokens: int = 0
+    """Tokens trained on."""
+    seconds: float = 0.0
+    """Wall-clock time of the whole trial."""
+    started: str = ""
+    """UTC, ISO 8601."""
+    device: str = ""
+    versions: dict[str, str] = {}
+    """Python and the packages that computed it."""
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_whole(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> TrialRecord:
+        """Read what `write` wrote.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: it is not a record.
+        """
+        return cls.model_validate_json(path.read_text())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file by `text` so that a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

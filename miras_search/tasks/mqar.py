@@ -1,0 +1,174 @@
+"""Multi-query associative recall: read key-value pairs, then say the value of each key asked."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import perm
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PlainSerializer, field_validator
+
+from miras_search.registry import register
+from miras_search.tasks.base import Count, Levels, Metric, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import ValidationInfo
+
+    from miras_search.data.examples import Rows
+
+# YAML has lists only; a component has tuples only, to be hashable.
+Shape = Annotated[tuple[Count, Count], Field(strict=False)]
+Shapes = Annotated[
+    tuple[Shape, ...], Field(strict=False), PlainSerializer(lambda shapes: [*map(list, shapes)])
+]
+
+_ROOM = 4
+"""Times more ways to fill the pairs than examples: redrawing a repeat then ends at once."""
+
+
+@register
+class Mqar(Task, frozen=True):
+    """Recall among random pairs, as in Zoology.
+
+    `pairs` keys and their values fill the first 2 * pairs tokens. Each key is asked once more
+    at an even offset after them; its value is the target there, and nothing else is scored.
+    Keys are 1 .. vocab/2 - 1, values vocab/2 .. vocab - 1, both drawn without replacement. With
+    length 16, pairs 2, vocab 12 and fill "zero":
+
+        token    4   8   2  11 |  0   0   2   0   4   0   0   0   0   0   0   0
+        target   .   .   .   . |  .   .  11   .   8   .   .   .   .   .   .   .
+               key val key val |        ask     ask
+
+    Key n is asked at the n-th slot drawn without replacement from the (length - 2 * pairs) / 2
+    slots, slot g = 1, 2, ... with weight power * g^(power - 1): a small power crowds the questions
+    right after the pairs, 1 spreads them evenly. With fill "random" every unused token (0 above)
+    is any token, sometimes a key: such an accident is not scored.
+
+    The pairs (the first 2 * pairs tokens) of every example are unique over all splits of a seed,
+    so neither an example nor its answers can be known by heart.
+    """
+
+    kind: ClassVar[str] = "mqar"
+    equation: ClassVar[str] = "k1 v1 ... kN vN ... kn -> vn"
+    source: ClassVar[str] = "Zoology 2312.04927, section 4 and its multiquery_ar generator"
+    metric: ClassVar[Metric] = "accuracy"
+    small: ClassVar[Mapping[str, Any]] = {
+        "length": 16,
+        "pairs": 2,
+        "vocab": 64,
+        "train_examples": 200,
+        "eval_examples": 50,
+        "evaluate_at": [[32, 2], [32, 4], [16, 1]],
+    }
+
+    length: Count = 64
+    pairs: Count = Field(4, validate_default=True)
+    """Keys to remember, all of them asked."""
+    train_examples: Count = 100_000
+    eval_examples: Count = 3_000
+    """Examples in each held-out split."""
+    evaluate_at: Shapes = ()
+    """[length, pairs] of each further evaluation, which is named like "128x8"."""
+    power: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """a in the weight a * g^(a - 1) of a question's slot; 1 is uniform."""
+    fill: Literal["random", "zero"] = "random"
+    """What stands at unused positions."""
+    vocab: Count = Field(8192, validate_default=True)
+    """Number of distinct tokens, more than the longest length."""
+
+    @field_validator("length")
+    @classmethod
+    def _even(cls, length: int) -> int:
+        if length % 2:
+            raise ValueError("an even number of tokens")
+        return length
+
+    @field_validator("pairs")
+    @classmethod
+    def _pairs_fit(cls, pairs: int, info: ValidationInfo) -> int:
+        length = info.data.get("length", 4 * pairs)
+        if 4 * pairs > length:
+            raise ValueError(f"at most length / 4 = {length // 4} pairs in {length} tokens")
+        return pairs
+
+    @field_validator("evaluate_at")
+    @classmethod
+    def _further(cls, shapes: tuple[tuple[int, int], ...], info: ValidationInfo) -> Any:
+        for length, pairs in shapes:
+            if length % 2 or 4 * pairs > length:
+                raise ValueError(f"even lengths of at least 4 * pairs (not {[length, pairs]})")
+        known = [(info.data.get("length"), info.data.get("pairs")), *shapes]
+        if len(set(known)) < len(known):
+            raise ValueError("each [length, pairs] once, and not those of validation and test")
+        return shapes
+
+    @field_validator("vocab")
+    @classmethod
+    def _room(cls, vocab: int, info: ValidationInfo) -> int:
+        given = info.data
+        if not {"length", "pairs", "train_examples", "eval_examples", "evaluate_at"} <= set(given):
+            return vocab
+        longest = max(length for length, _ in [(given["length"], 0), *given["evaluate_at"]])
+        if vocab <= longest:
+            raise ValueError(f"more tokens than the longest sequence, {longest}")
+        wanted = {given["pairs"]: given["train_examples"] + 2 * given["eval_examples"]}
+        for _, pairs in given["evaluate_at"]:
+            wanted[pairs] = wanted.get(pairs, 0) + given["eval_examples"]
+        for pairs, examples in wanted.items():
+            ways = perm(vocab // 2 - 1, pairs) * perm(vocab - vocab // 2, pairs)
+            if ways < _ROOM * examples:
+                raise ValueError(
+                    f"at least {_ROOM} ways to fill {pairs} pairs for each of {examples} examples "
+                    f"(there are {ways} ways): a larger vocab, more pairs or fewer examples"
+                )
+        return vocab
+
+    @property
+    def vocabulary(self) -> int:
+        return self.vocab
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        return tuple(f"{length}x{pairs}" for length, pairs in self.evaluate_at)
+
+    def shape(self, split: str) -> tuple[int, int]:
+        """Tokens and pairs of an example of a split."""
+        self.check_split(split)
+        further = dict(zip(self.evaluations, self.evaluate_at, strict=True))
+        return further.get(split, (self.length, self.pairs))
+
+    def levels(self, split: str) -> Levels:
+        """Chance is any value, the plateau any value that was seen in the example."""
+        _, pairs = self.shape(split)
+        return Levels(chance=1 / (self.vocab - self.vocab // 2), plateau=1 / pairs, ceiling=1.0)
+
+    def dataset(self, split: str, seed: int) -> Rows:
+        self.check_split(split)
+        return _train(self, seed) if split == "train" else _held_out(self, seed)[split]
+
+
+@lru_cache(maxsize=4)
+def _held_out(task: Mqar, seed: int) -> dict[str, Rows]:
+    made: dict[str, Rows] = {}
+    for split in task.splits[1:]:
+        made[split] = _rows(task, split, task.eval_examples, seed, made)
+    return made
+
+
+@lru_cache(maxsize=2)
+def _train(task: Mqar, seed: int) -> Rows:
+    # Last, so that the held-out examples stay the same when there are more to train on.
+    return _rows(task, "train", task.train_examples, seed, _held_out(task, seed))
+
+
+def _rows(task: Mqar, split: str, examples: int, seed: int, others: Mapping[str, Rows]) -> Rows:
+    from miras_search.data.examples import generator
+    from miras_search.data.recall import ask, contexts
+
+    length, pairs = task.shape(split)
+    taken = [o.tokens[:, : 2 * pairs] for name, o in others.items() if task.shape(name)[1] == pairs]
+    random = generator("mqar", seed, split)
+    context = contexts(examples, pairs, task.vocab, taken, random)
+    return ask(context, length, task.vocab, task.power, task.fill == "random", random)

@@ -1,0 +1,1 @@
+"""Conformance suites: what a registered component promises, as checks anyone can run."""
