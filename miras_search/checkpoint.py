@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file, save_file
 
 from miras_search.errors import UserError
+from miras_search.folder import CONFIG, WEIGHTS
 from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Size
 from miras_search.record import write_whole
@@ -16,8 +17,6 @@ from miras_search.yaml_file import Document, dump
 
 if TYPE_CHECKING:
     from torch import nn
-
-WEIGHTS, CONFIG = "model.safetensors", "model.yaml"
 
 
 def save(

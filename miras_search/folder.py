@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 RECORD = "record.json"
 """The record of a trial, in its folder."""
+WEIGHTS = "model.safetensors"
+CONFIG = "model.yaml"
+"""What `checkpoint.load` reads; the weights stay only in the folder of the best trial."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,13 @@ class StudyFolder:
         """The recipe as it was last run."""
         return Recipe.load(self.recipe_file)
 
+    def record_file(self, number: int) -> Path:
+        """The record of one trial; it exists once the trial has finished."""
+        return self.trial(number) / RECORD
+
     def record(self, number: int) -> TrialRecord | None:
         """The record of a finished trial."""
-        file = self.trial(number) / RECORD
+        file = self.record_file(number)
         return TrialRecord.read(file) if file.is_file() else None
 
     def records(self) -> list[TrialRecord]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -128,4 +127,4 @@ def _range(value: Mapping[str, Any], path: Path, check: Check) -> Range:
 
 def _number(value: Any, scale: Scale) -> bool:
     kinds = int if scale == "integer" else int | float
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < 2**63

@@ -15,7 +15,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from fractions import Fraction
 from functools import cached_property
 from itertools import chain, product
 from typing import Any, Literal, Protocol, TypeAlias
@@ -220,6 +220,6 @@ def _stem(option: Node) -> str:
     return flow(option.plain())
 
 
-def exact(number: float | int | None) -> Decimal:
+def exact(number: float | int | None) -> Fraction:
     """The number as it is written: 0.1 is a tenth."""
-    return Decimal(repr(number))
+    return Fraction(repr(number))

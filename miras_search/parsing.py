@@ -78,7 +78,7 @@ def unknown_key(name: Any, known: Any) -> str:
 @cache
 def _adapter(cls: type[BaseModel], name: str) -> TypeAdapter[Any]:
     info = cls.model_fields[name]
-    annotated: Any = Annotated.__class_getitem__((info.annotation, info))
+    annotated: Any = Annotated[info.annotation, info]  # pyright: ignore[reportInvalidTypeForm]
     return TypeAdapter(annotated)
 
 

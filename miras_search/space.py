@@ -174,11 +174,11 @@ class Space:
             UserError: the variants cannot be counted; see `infinite`.
         """
         self._require_finite()
-        seen: set[Any] = set()
+        seen: set[Variant] = set()
         for part in self.parts:
             for point in part.points():
-                if isinstance(point, Variant) and point.canonical not in seen:
-                    seen.add(point.canonical)
+                if isinstance(point, Variant) and (simplest := point.canonical) not in seen:
+                    seen.add(simplest)
                     yield point
 
     def sample(self, rng: random.Random) -> Variant:
@@ -231,7 +231,7 @@ class Space:
     @cached_property
     def _counts(self) -> tuple[int, dict[str, int]]:
         points = [point for part in self.parts for point in part.points()]
-        distinct: set[Any] = {point.canonical for point in points if isinstance(point, Variant)}
+        distinct = {point.canonical for point in points if isinstance(point, Variant)}
         return len(distinct), _tally(p.reason for p in points if isinstance(p, Rejection))
 
     def _require_finite(self) -> None:

@@ -44,8 +44,6 @@ class TrialSpec(BaseModel, frozen=True):
     """The space as YAML, for the log of the run."""
     wandb: str = "disabled"
     """online, offline or disabled."""
-    threads: int | None = None
-    """Threads of torch; None leaves it."""
 
 
 def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None) -> TrialRecord:
@@ -105,7 +103,6 @@ def outcome(spec: TrialSpec, state: Ending, reason: str | None, **found: Any) ->
 def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]:
     """Fit, evaluate on every held-out set, save; what the record says of a complete trial."""
     import lightning.pytorch as pl
-    import torch
 
     from miras_search import checkpoint, wandb_log
     from miras_search.lit import Diverged, MemoryModule, TaskData
@@ -114,8 +111,6 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
     from miras_search.variant import Variant
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    if spec.threads:
-        torch.set_num_threads(spec.threads)
     variant, recipe = Variant.from_dict(spec.variant), Recipe.from_dict(spec.recipe)
     task = recipe.task
     cost = plan(variant, recipe.size, task.vocabulary, task.length)
@@ -124,9 +119,14 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         wandb_log.trial_run(spec, variant, recipe, cost) as log,
     ):
         warnings.filterwarnings("ignore", module="lightning")
+
+        def point(reached: Point) -> None:
+            log.point(reached)
+            on_point(reached)
+
         pl.seed_everything(spec.seed, workers=True, verbose=False)
         data = TaskData(task, recipe.batch, spec.seed)
-        module = MemoryModule(variant, recipe, spec.lr, lambda p: (log.point(p), on_point(p)))
+        module = MemoryModule(variant, recipe, spec.lr, point)
         trainer = pl.Trainer(
             max_steps=recipe.steps,
             val_check_interval=math.ceil(recipe.steps / recipe.evaluate),

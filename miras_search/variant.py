@@ -123,7 +123,8 @@ class Variant(BaseModel, frozen=True):
         """Tokens between the weights that gradients are taken at: `chunk`, where it matters."""
         return 1 if self.gradient_is_constant else self.chunk
 
-    @cached_property
+    # Not cached: pydantic's == compares caches too, and one that holds itself never ends.
+    @property
     def canonical(self) -> Variant:
         """The simplest variant that computes the same function."""
         from miras_search.identities import simplify

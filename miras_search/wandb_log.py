@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,18 +28,9 @@ def mode(wanted: str) -> str:
         return wanted
     if chosen := os.environ.get("WANDB_MODE"):
         return chosen
-    return "online" if _logged_in() else "offline"
+    import wandb
 
-
-def _logged_in() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        file = os.environ.get("NETRC") or str(Path("~/.netrc").expanduser())
-        return netrc.netrc(file).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    return "online" if wandb.login(prompt=False) else "offline"
 
 
 class TrialLog:
@@ -102,9 +91,11 @@ def summary_run(
     run = _start(wandb_mode, folder, study, "summary", f"{study} leaderboard", config, "summary")
     if run is None:
         return
-    columns = list(rows[0]) if rows else []
-    data = [[row[column] for column in columns] for row in rows]
-    run.log({"leaderboard": wandb.Table(columns=columns, data=data)})
+    columns: list[Any] = list(rows[0]) if rows else []
+    table = wandb.Table(columns=columns)
+    for row in rows:
+        table.add_data(*row.values())
+    run.log({"leaderboard": table})
     if rows:
         run.summary.update({f"best/{name}": value for name, value in rows[0].items()})
     run.finish(quiet=True)

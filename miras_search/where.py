@@ -2,21 +2,27 @@
 
 Python's parser reads the text and nothing else of Python is used: what is not and / or / not, a
 comparison, a literal or a field of the space is refused.
-
-A comparison with a field that the chosen kind lacks (`bias.p` under l2), or one that has no
-order (`algorithm.step > 0.1` with step "data"), is false; `!=` and `not in` are true.
 """
 
 from __future__ import annotations
 
 import ast
-import operator
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from miras_search import parsing, registry
+from miras_search.conditions import (
+    ORDER,
+    All,
+    AnyOf,
+    Comparison,
+    Condition,
+    Literal,
+    Name,
+    Not,
+    Operand,
+)
 from miras_search.errors import InvalidValues, Path, nearest
 from miras_search.registry import AXES
 
@@ -26,7 +32,6 @@ if TYPE_CHECKING:
 MAX_LENGTH = 1000
 MAX_DEPTH = 40
 
-_MISSING = object()
 _YAML_WORDS = {"true": True, "false": False, "null": None}
 _OPERATORS: dict[type[ast.cmpop], str] = {
     ast.Eq: "==",
@@ -38,89 +43,6 @@ _OPERATORS: dict[type[ast.cmpop], str] = {
     ast.In: "in",
     ast.NotIn: "not in",
 }
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-
-
-@dataclass(frozen=True)
-class Name:
-    """A field of the variant: ("bias", "p"), ("memory", "kind") or ("chunk",)."""
-
-    parts: tuple[str, ...]
-
-    def value(self, variant: Variant) -> Any:
-        found: Any = variant
-        for part in self.parts:
-            found = getattr(found, part, _MISSING)
-        return found
-
-
-@dataclass(frozen=True)
-class Literal:
-    """A number, a text, true, false, null or a tuple of them."""
-
-    constant: Any
-
-    def value(self, variant: Variant) -> Any:
-        return self.constant
-
-
-Operand = Name | Literal
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """`left op right op right ...`: true if every adjacent pair is."""
-
-    left: Operand
-    rest: tuple[tuple[str, Operand], ...]
-
-    def pairs(self) -> Iterator[tuple[Operand, str, Operand]]:
-        """Every adjacent pair."""
-        left = self.left
-        for op, right in self.rest:
-            yield left, op, right
-            left = right
-
-    def holds(self, variant: Variant) -> bool:
-        return all(_compare(a.value(variant), op, b.value(variant)) for a, op, b in self.pairs())
-
-
-@dataclass(frozen=True)
-class Not:
-    """True where its part is false."""
-
-    part: Condition
-
-    def holds(self, variant: Variant) -> bool:
-        return not self.part.holds(variant)
-
-
-@dataclass(frozen=True)
-class All:
-    """Parts joined by `and`."""
-
-    parts: tuple[Condition, ...]
-
-    def holds(self, variant: Variant) -> bool:
-        return all(part.holds(variant) for part in self.parts)
-
-
-@dataclass(frozen=True)
-class AnyOf:
-    """Parts joined by `or`."""
-
-    parts: tuple[Condition, ...]
-
-    def holds(self, variant: Variant) -> bool:
-        return any(part.holds(variant) for part in self.parts)
-
-
-Condition = Comparison | Not | All | AnyOf
 
 
 @dataclass(frozen=True)
@@ -258,7 +180,7 @@ def _check(left: Operand, op: str, right: Operand) -> None:
         isinstance(right, Literal) and isinstance(right.constant, tuple)
     ):
         raise _Refused(f"expected a list after '{op}'")
-    if op in _ORDER:
+    if op in ORDER:
         return
     for name, other in ((left, right), (right, left)):
         if isinstance(name, Name) and isinstance(other, Literal):
@@ -282,21 +204,3 @@ def _check_value(name: Name, value: Any) -> None:
         except InvalidValues as error:
             told = str(error)
     raise _Refused(f"{word}: {told}")
-
-
-def _compare(left: Any, op: str, right: Any) -> bool:
-    if left is _MISSING or right is _MISSING:
-        return op in ("!=", "not in")
-    match op:
-        case "==":
-            return left == right
-        case "!=":
-            return left != right
-        case "in":
-            return left in right
-        case "not in":
-            return left not in right
-    try:
-        return _ORDER[op](left, right)
-    except TypeError:
-        return False

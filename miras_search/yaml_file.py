@@ -90,7 +90,10 @@ class Document:
         return cls(str(file), resolved, lines, tuple(parsed), tuple(found))
 
     def problems(self, error: InvalidValues) -> list[str]:
-        """One line for each problem: `FILE:LINE: dotted.path: text`, in the file's order."""
+        """One line for each problem: `FILE:LINE: dotted.path: text`, in the file's order.
+
+        Those of `found` are always among them.
+        """
         known = {path for path, _ in self.found}
         found = [*self.found, *(item for item in error.found if item[0] not in known)]
         return [told for _, told in sorted((self._told(*item) for item in found), key=_by_line)]
@@ -181,7 +184,10 @@ def _read(text: str) -> tuple[dict[str, Any], dict[Path, int]]:
         found = [(1, f"expected keys and values, got {given}")]
     if found:
         raise _Unreadable(found)
-    data: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    try:
+        data: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except ValueError as error:  # A number of more digits than Python reads.
+        raise _Unreadable([(1, f"not valid YAML: {error}")]) from None
     return data, lines
 
 

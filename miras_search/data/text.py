@@ -46,12 +46,12 @@ def matching(pattern: str) -> list[Path]:
     Raises:
         UserError: there is none.
     """
-    path = Path(pattern).absolute()
-    found = [Path(name) for name in glob.glob(str(path), recursive=True)]
-    if files := [name for name in found if not name.is_dir()]:
+    found = [Path(name).absolute() for name in glob.glob(pattern, recursive=True)]
+    if files := [path for path in found if not path.is_dir()]:
         return sorted(files)
     problem = "is a folder, write it as folder/**/*.txt" if found else "matches no file"
-    raise UserError(f"task files: '{path}' {problem}: expected a glob that names files")
+    place = Path(pattern).absolute()
+    raise UserError(f"task files: '{place}' {problem}: expected a glob that names files")
 
 
 @lru_cache(maxsize=4)

@@ -110,7 +110,7 @@ def prepare(
             return q.new_tensor(c.source)
         name = next((name for name in names if name in gates), None)
         if name is None:
-            raise ValueError(f"gates lacks '{c.name}': expected [B, T, H] or [B, T, H, channels]")
+            raise ValueError(f"gates lacks '{c.name}': expected {lead} or {(*lead, channels)}")
         gate = gates[name]
         if gate.shape == lead:
             gate = gate[..., None]

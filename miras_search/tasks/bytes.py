@@ -68,7 +68,10 @@ class Bytes(Task, frozen=True):
     @classmethod
     def _further(cls, lengths: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         if len({info.data.get("length"), *lengths}) < 1 + len(lengths):
-            raise ValueError("each length once, and not that of validation and test")
+            raise ValueError(
+                "expected each length once, and not that of validation and test, "
+                f"{info.data.get('length')}"
+            )
         return lengths
 
     @property

@@ -82,7 +82,7 @@ class Mqar(Task, frozen=True):
     @classmethod
     def _even(cls, length: int) -> int:
         if length % 2:
-            raise ValueError("an even number of tokens")
+            raise ValueError(f"expected an even number of tokens, got {length}")
         return length
 
     @field_validator("pairs")
@@ -90,7 +90,9 @@ class Mqar(Task, frozen=True):
     def _pairs_fit(cls, pairs: int, info: ValidationInfo) -> int:
         length = info.data.get("length", 4 * pairs)
         if 4 * pairs > length:
-            raise ValueError(f"at most length / 4 = {length // 4} pairs in {length} tokens")
+            raise ValueError(
+                f"expected at most length / 4 = {length // 4} pairs in {length} tokens, got {pairs}"
+            )
         return pairs
 
     @field_validator("evaluate_at")
@@ -98,10 +100,15 @@ class Mqar(Task, frozen=True):
     def _further(cls, shapes: tuple[tuple[int, int], ...], info: ValidationInfo) -> Any:
         for length, pairs in shapes:
             if length % 2 or 4 * pairs > length:
-                raise ValueError(f"even lengths of at least 4 * pairs (not {[length, pairs]})")
+                raise ValueError(
+                    f"expected even lengths of at least 4 * pairs, got {[length, pairs]}"
+                )
         known = [(info.data.get("length"), info.data.get("pairs")), *shapes]
         if len(set(known)) < len(known):
-            raise ValueError("each [length, pairs] once, and not those of validation and test")
+            raise ValueError(
+                "expected each [length, pairs] once, and not those of validation and test, "
+                f"{[info.data.get('length'), info.data.get('pairs')]}"
+            )
         return shapes
 
     @field_validator("vocab")
@@ -112,7 +119,9 @@ class Mqar(Task, frozen=True):
             return vocab
         longest = max(length for length, _ in [(given["length"], 0), *given["evaluate_at"]])
         if vocab <= longest:
-            raise ValueError(f"more tokens than the longest sequence, {longest}")
+            raise ValueError(
+                f"expected more tokens than the longest sequence, {longest}, got {vocab}"
+            )
         wanted = {given["pairs"]: given["train_examples"] + 2 * given["eval_examples"]}
         for _, pairs in given["evaluate_at"]:
             wanted[pairs] = wanted.get(pairs, 0) + given["eval_examples"]
@@ -120,8 +129,9 @@ class Mqar(Task, frozen=True):
             ways = perm(vocab // 2 - 1, pairs) * perm(vocab - vocab // 2, pairs)
             if ways < _ROOM * examples:
                 raise ValueError(
-                    f"at least {_ROOM} ways to fill {pairs} pairs for each of {examples} examples "
-                    f"(there are {ways} ways): a larger vocab, more pairs or fewer examples"
+                    f"{vocab} tokens fill {pairs} pairs in {ways} ways, and {examples} examples "
+                    f"without a repeat need {_ROOM} times their number: give a larger vocab, more "
+                    "pairs or fewer examples"
                 )
         return vocab
 

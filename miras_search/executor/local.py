@@ -1,0 +1,138 @@
+"""Worker processes on this machine: each imports torch once and then runs trial after trial."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miras_search.folder import RECORD
+from miras_search.record import Point, TrialRecord
+from miras_search.trial import TrialSpec, outcome, run
+
+if TYPE_CHECKING:
+    from miras_search.study import Study
+    from miras_search.view import Progress
+
+# A forked process inherits the locks of torch's threads; a spawned one starts clean.
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+def execute(study: Study, workers: int, view: Progress) -> None:
+    """Run a study until it has nothing more to ask.
+
+    A worker that dies takes its trial with it: the trial is recorded as failed and another
+    worker takes its place. Whatever ends this function ends the workers.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    crew: list[Worker] = []
+    try:
+        while True:
+            idle = [worker for worker in crew if worker.spec is None]
+            while (idle or len(crew) < workers) and (spec := study.ask()) is not None:
+                if not idle:
+                    idle.append(Worker(threads))
+                    crew += idle
+                idle.pop().give(spec)
+                view.started(spec)
+            busy = {worker.connection: worker for worker in crew if worker.spec is not None}
+            if not busy:
+                return
+            for connection in wait(busy):
+                worker = busy[connection]
+                number, told = worker.hear()
+                if isinstance(told, Point):
+                    view.point(number, told)
+                    continue
+                if not worker.alive:
+                    crew.remove(worker)
+                study.tell(told)
+                view.finished(told)
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+class Worker:
+    """A process that runs one trial at a time, and the pipe to it."""
+
+    def __init__(self, threads: int) -> None:
+        self.connection, theirs = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(
+            target=_serve, args=(theirs, threads, os.getpid()), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        self.spec: TrialSpec | None = None
+        self.alive = True
+
+    def give(self, spec: TrialSpec) -> None:
+        """Start a trial."""
+        self.spec, self.since = spec, time.monotonic()
+        self.connection.send(spec)
+
+    def hear(self) -> tuple[int, Point | TrialRecord]:
+        """The number of the running trial, and its next point or, at its end, its record."""
+        assert self.spec is not None
+        try:
+            told = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            told = self._lost(self.spec)
+        number = self.spec.number
+        if isinstance(told, TrialRecord):
+            self.spec = None
+        return number, told
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        self.connection.close()
+        self.process.terminate()
+        self.process.join(timeout=5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+    def _lost(self, spec: TrialSpec) -> TrialRecord:
+        """The record of a trial whose process died: its own if it came that far."""
+        self.alive = False
+        self.process.join()
+        file = Path(spec.folder) / RECORD
+        if file.is_file():
+            return TrialRecord.read(file)
+        code = self.process.exitcode or 0
+        if code == -signal.SIGKILL:
+            reason = "the worker process was killed, as the system does when memory runs out"
+            state = "out of memory"
+        else:
+            reason, state = f"the worker process died with exit code {code}", "failed"
+        record = outcome(spec, state, reason, seconds=time.monotonic() - self.since)
+        record.write(file)
+        return record
+
+
+def _serve(connection: Connection, threads: int, parent: int) -> None:
+    """The life of a worker process."""
+    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
+    while True:
+        try:
+            spec = connection.recv()
+        except EOFError:
+            return
+        connection.send(run(spec, connection.send))
+
+
+def _follow(parent: int) -> None:
+    """End with the parent, however it ends: nobody would read what an orphan finds."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

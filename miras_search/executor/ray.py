@@ -1,0 +1,146 @@
+"""Ray Tune as an executor: it places trials on a machine or a cluster, the study decides them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+# Read by Ray when it is imported: no own output, no result files beside ours, no change of the
+# working directory (a recipe may name files), no statistics sent, Ctrl-C raised here.
+os.environ |= {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+} | dict(os.environ)
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from miras_search.errors import UserError
+from miras_search.record import Point, TrialRecord
+from miras_search.trial import TrialSpec, outcome, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from miras_search.study import Study
+    from miras_search.view import Progress
+
+
+def execute(study: Study, workers: int | None, view: Progress) -> None:
+    """Run a study until it has nothing more to ask, on a cluster or on a Ray of its own.
+
+    The folder of the study must be one that every node of the cluster sees.
+    """
+    with _cluster(study.recipe.address):
+        resources = _share(workers, study.recipe.accelerator)
+        tune.Tuner(
+            tune.with_resources(_trainable, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=Asker(study, view),
+                num_samples=-1,
+                max_concurrent_trials=workers,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="ray",
+                storage_path=str(study.folder.path.absolute()),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        ).fit()
+
+
+class Asker(Searcher):
+    """Passes Ray's questions on to the study, and the answers back."""
+
+    def __init__(self, study: Study, view: Progress) -> None:
+        super().__init__()
+        self.study, self.view = study, view
+        self.running: dict[str, TrialSpec] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        spec = self.study.ask()
+        if spec is None:
+            return Searcher.FINISHED
+        self.running[trial_id] = spec
+        self.view.started(spec)
+        return {"spec": spec.model_dump_json()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "point" in result:
+            point = Point.model_validate_json(result["point"])
+            self.view.point(self.running[trial_id].number, point)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        spec = self.running.pop(trial_id)
+        record = self.study.folder.record(spec.number)
+        if record is None and result and "record" in result:
+            record = TrialRecord.model_validate_json(result["record"])
+        if record is None:
+            reason = "the worker process or its node died"
+            record = outcome(spec, "failed", reason, seconds=(result or {}).get("time_total_s", 0))
+        record.write(self.study.folder.record_file(spec.number))
+        self.study.tell(record)
+        self.view.finished(record)
+
+    def save(self, checkpoint_path: str) -> None:
+        """The study keeps its own journal; Ray's snapshot of the searcher is not needed."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+
+def _trainable(config: dict[str, Any]) -> None:
+    import torch
+
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    torch.set_num_threads(max(1, int(cpus)))
+    spec = TrialSpec.model_validate_json(config["spec"])
+    record = run(spec, lambda point: tune.report({"point": point.model_dump_json()}))
+    tune.report({"record": record.model_dump_json()})
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """A connection to a cluster, or a Ray on the loopback interface that ends with the sweep."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            ray.init(_node_ip_address="127.0.0.1", include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"address: no Ray cluster at '{address}': {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _share(workers: int | None, accelerator: str) -> dict[str, float]:
+    """What one trial asks for: a fair share of the cluster, and no more than one node has.
+
+    A request that no node can ever meet would wait for ever.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    wanted = {"CPU": workers or round(sum(node.get("CPU", 0) for node in nodes))}
+    if accelerator != "cpu" and any("GPU" in node for node in nodes):
+        wanted["GPU"] = workers or round(sum(node.get("GPU", 0) for node in nodes))
+    elif accelerator == "gpu":
+        raise UserError("accelerator: gpu, but no node of the Ray cluster has one")
+    share = {}
+    for name, trials in wanted.items():
+        total = sum(node.get(name, 0) for node in nodes)
+        part = min(total / trials, max(node.get(name, 0) for node in nodes))
+        # Whole devices where there are enough; Ray packs fractions of one device only.
+        share[name] = float(int(part)) if part >= 1 else part
+    return share

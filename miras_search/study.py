@@ -1,0 +1,244 @@
+"""A study: one Optuna study in journal storage, asked and told by whoever runs the trials."""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from miras_search import search, wandb_log
+from miras_search.errors import UserError
+from miras_search.folder import WEIGHTS, StudyFolder, ranked
+from miras_search.record import write_whole
+from miras_search.report.leaderboard import write_csv
+from miras_search.space import Rejection
+from miras_search.trial import TrialSpec
+from miras_search.variant import Variant
+from miras_search.yaml_file import dump
+
+if TYPE_CHECKING:
+    from miras_search.recipe import Recipe
+    from miras_search.record import TrialRecord
+    from miras_search.space import Space
+
+SPEC = "spec"
+"""Attribute of an Optuna trial that was started: its TrialSpec."""
+MAX_REFUSED = 1000
+"""Proposals refused in a row before the space counts as exhausted."""
+
+
+class Study:
+    """What is to be tried, what runs and what is known, in one folder.
+
+    A context manager that locks the folder. Opening a folder again resumes it: finished trials
+    are kept, and trials that were cut off are given out again under their number.
+    """
+
+    def __init__(self, folder: StudyFolder, recipe: Recipe) -> None:
+        self.folder, self.recipe, self.space = folder, recipe, folder.space
+        self.grid = search.grid(self.space, recipe) if recipe.sampler == "grid" else None
+        self.total = total_trials(self.space, recipe)
+        self.records: list[TrialRecord] = []
+        self._live: dict[int, optuna.Trial] = {}
+        self._pending: list[tuple[TrialSpec, optuna.Trial]] = []
+        self._tried: set[tuple[str, float]] = set()
+
+    @classmethod
+    def begin(cls, space: Space, recipe: Recipe) -> Study:
+        """The study of a space and a recipe: a new one, or the one its folder already holds.
+
+        Raises:
+            UserError: the search cannot be done, or the folder is taken by something else.
+        """
+        total_trials(space, recipe)
+        name = study_name(space, recipe)
+        folder = StudyFolder(Path(recipe.out or Path("runs") / name))
+        asked = {"space": space.digest, "recipe": recipe.digest}
+        if folder.study_file.is_file():
+            differing = [key for key, digest in asked.items() if folder.identity[key] != digest]
+            if differing:
+                raise UserError(
+                    f"{folder.path}: holds the study of another {' and '.join(differing)}: "
+                    "expected the same, or another folder in out="
+                )
+            folder.update_recipe(recipe)
+        elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            raise UserError(f"{folder.path}: is taken: expected a new folder or a study's in out=")
+        else:
+            # One study run in two folders must be two groups on wandb.
+            unique = f"{name}-{secrets.token_hex(3)}"
+            folder.create({"name": name, "id": unique, **asked}, space, recipe)
+        return cls(folder, recipe)
+
+    def __enter__(self) -> Study:
+        self._lock = (self.folder.path / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{self.folder.path}: another sweep is running in it") from None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(_mended(self.folder.journal_file)))),
+            study_name=self.folder.identity["name"],
+            direction=self.recipe.task.direction,
+            load_if_exists=True,
+        )
+        self._resume()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    @property
+    def asked(self) -> int:
+        """Trials given out so far, finished or not."""
+        return len(self.records) + len(self._live) + len(self._pending)
+
+    def ask(self) -> TrialSpec | None:
+        """The next trial to run, or None when the budget or the space is exhausted."""
+        if self._pending:
+            spec, self._live[spec.number] = self._pending.pop(0)
+            return spec
+        if self.asked >= self.total:
+            return None
+        for _ in range(MAX_REFUSED):
+            if self.grid is not None:
+                self._optuna.enqueue_trial(self.grid[self.asked], skip_if_exists=True)
+            self._optuna.sampler = search.sampler(self.recipe, len(self._optuna.trials))
+            trial = self._optuna.ask()
+            point = search.draw(self.space, self.recipe, search.OptunaChooser(trial))
+            if isinstance(point, Rejection):
+                self._refuse(trial, point.reason)
+            elif point.key in self._tried:
+                self._refuse(trial, "already tried")
+            else:
+                return self._give_out(trial, point)
+        self.total = self.asked
+        return None
+
+    def tell(self, record: TrialRecord) -> None:
+        """Take the result of a trial, and bring the files people read up to date."""
+        trial = self._live.pop(record.number)
+        for point in record.curve:
+            trial.report(point.score, point.step)
+        if record.score is None:
+            trial.set_user_attr("reason", f"{record.state}: {record.reason}")
+            self._optuna.tell(trial, state=TrialState.FAIL)
+        else:
+            self._optuna.tell(trial, record.score)
+        self.records.append(record)
+        self.publish()
+
+    def publish(self) -> None:
+        """Write the leaderboard and the best variant; keep the weights of the best alone."""
+        write_csv(self.folder, self.records, self.recipe)
+        best = self.best
+        if best is None:
+            return
+        link = self.folder.best_checkpoint
+        variant = Variant.from_dict(best.variant)
+        write_whole(self.folder.best_file, dump(variant.to_yaml_dict()))
+        new = link.with_name(".best")
+        new.unlink(missing_ok=True)
+        new.symlink_to(self.folder.trial(best.number).relative_to(self.folder.path))
+        new.replace(link)
+        for record in self.records:
+            if record.number != best.number:
+                (self.folder.trial(record.number) / WEIGHTS).unlink(missing_ok=True)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best complete trial."""
+        first = ranked(self.records, self.recipe)[:1]
+        return first[0] if first and first[0].score is not None else None
+
+    def _give_out(self, trial: optuna.Trial, point: search.Proposal) -> TrialSpec:
+        number = self.asked
+        spec = TrialSpec(
+            number=number,
+            variant=point.variant.to_dict(),
+            lr=point.lr,
+            seed=self.recipe.seed,
+            recipe=self.recipe.to_dict(),
+            folder=str(self.folder.trial(number).absolute()),
+            study=self.folder.identity["id"],
+            space=self.space.to_yaml(),
+            wandb=wandb_log.mode(self.recipe.wandb),
+        )
+        trial.set_user_attr(SPEC, spec.model_dump_json())
+        self._tried.add(point.key)
+        self._live[number] = trial
+        return spec
+
+    def _refuse(self, trial: optuna.Trial, reason: str) -> None:
+        trial.set_user_attr("refused", reason)
+        self._optuna.tell(trial, state=TrialState.FAIL)
+
+    def _resume(self) -> None:
+        """Take up what an earlier process left, told or not."""
+        for old in self._optuna.get_trials(deepcopy=False):
+            if SPEC not in old.user_attrs:
+                if old.state == TrialState.RUNNING:  # cut off before it was given out
+                    self._optuna.tell(old.number, state=TrialState.FAIL)
+                continue
+            spec = TrialSpec.model_validate_json(old.user_attrs[SPEC])
+            # The folder may have been moved since.
+            here = str(self.folder.trial(spec.number).absolute())
+            spec = spec.model_copy(update={"folder": here})
+            self._tried.add((Variant.from_dict(spec.variant).digest, spec.lr))
+            record = self.folder.record(spec.number)
+            if record is not None and old.state.is_finished():
+                self.records.append(record)
+                continue
+            trial = optuna.Trial(self._optuna, old._trial_id)
+            if record is None:
+                self._pending.append((spec, trial))
+            else:
+                self._live[spec.number] = trial
+                self.tell(record)
+        self.publish()
+
+
+def study_name(space: Space, recipe: Recipe) -> str:
+    """Readable, and different as soon as anything that decides a result differs."""
+    told = sha256(f"{space.digest} {recipe.digest}".encode()).hexdigest()[:6]
+    return f"{space.name}-{recipe.name}-{told}"
+
+
+def total_trials(space: Space, recipe: Recipe) -> int:
+    """How many trials a study runs: what the recipe says, at most every distinct point.
+
+    Raises:
+        UserError: all are asked for and there is no end to them.
+    """
+    rates = recipe.lr.count()
+    if space.infinite is None and rates is not None:
+        points = space.size * rates
+        return points if recipe.trials is None else min(recipe.trials, points)
+    why = space.infinite or recipe.lr.continuous(search.LR)
+    if recipe.sampler == "grid":
+        raise UserError(f"sampler grid needs a finite space: {why}; list values, or use tpe")
+    if recipe.trials is None:
+        raise UserError(f"trials is required where there is no last point: {why}")
+    return recipe.trials
+
+
+def _mended(journal: Path) -> Path:
+    """The journal as a killed process left it, made fit to go on.
+
+    Optuna refuses a journal with a line that was cut off in writing, and waits half a minute
+    for a lock whose holder is gone. The folder's own lock proves that nobody else writes.
+    """
+    journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
+    if journal.is_file():
+        with journal.open("rb+") as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+    return journal

@@ -1,0 +1,195 @@
+"""Seeded inputs for any variant, and one call of `memorize` with everything that comes out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from miras_search.lower.call import State
+from miras_search.memorize import Lowering, memorize
+from miras_search.memory.base import ParametricMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from miras_search.component import Coefficient
+    from miras_search.variant import Variant
+
+
+GENTLE = 0.3
+"""Steps are this part of what a gate may project: with larger ones deep memories turn chaotic
+over a hundred tokens, and rounding errors grow to the size of the values."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tensors of one call of `memorize`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    gates: dict[str, Tensor]
+    weights: dict[str, Tensor] | None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """Every tensor changed, in the order of `tensors`."""
+        return self.map_tokens(change)._with_weights(change)
+
+    def map_tokens(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """Every tensor with a batch and a token dimension changed, the weights left."""
+        q, k, v = change(self.q), change(self.k), change(self.v)
+        return Inputs(q, k, v, {name: change(g) for name, g in self.gates.items()}, self.weights)
+
+    def _with_weights(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        weights = self.weights and {name: change(w) for name, w in self.weights.items()}
+        return Inputs(self.q, self.k, self.v, self.gates, weights)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name."""
+        named = {"q": self.q, "k": self.k, "v": self.v, **self.gates}
+        return named | {f"weights of {name}": w for name, w in (self.weights or {}).items()}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one call gives: outputs, state, and gradients of a fixed projection of both."""
+
+    y: Tensor
+    state: dict[str, Tensor]
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name."""
+        gradients = {f"gradient of {name}": g for name, g in self.gradients.items()}
+        return {"y": self.y} | self.state | gradients
+
+
+def make_inputs(
+    variant: Variant,
+    tokens: int,
+    *,
+    batch: int = 2,
+    heads: int = 2,
+    key_width: int = 4,
+    value_width: int | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Inputs:
+    """Random inputs of order 1: unit keys, values shorter than 1, gates spread over their range.
+
+    Per-channel coefficients of the weights are own to each matrix, the others shared.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    value_width = value_width or key_width
+    lead = (batch, tokens, heads)
+
+    def unit(*shape: int) -> Tensor:
+        return functional.normalize(torch.randn(*shape, generator=rng, dtype=torch.float64), dim=-1)
+
+    shapes: dict[str, tuple[int, int]] = {}
+    if isinstance(variant.memory, ParametricMemory):
+        shapes = variant.memory.matrices(key_width, value_width)
+    gates: dict[str, Tensor] = {}
+    for c in variant.coefficients():
+        if c.fixed:
+            continue
+        own = {c.name: (value_width,)} if c.per == "channel" else {c.name: ()}
+        if c.per == "channel" and c.acts_on == "weights":
+            own = {f"{c.name}.{matrix}": (out,) for matrix, (out, _) in shapes.items()}
+        for name, channels in own.items():
+            share = torch.rand(*lead, *channels, generator=rng, dtype=torch.float64)
+            gates[name] = _within(c, share) * (GENTLE if c.name == "step" else 1)
+    q, k, v = unit(*lead, key_width), unit(*lead, key_width), 0.9 * unit(*lead, value_width)
+    weights = {
+        name: torch.randn(heads, out, n, generator=rng, dtype=torch.float64) * 1.5 / math.sqrt(n)
+        for name, (out, n) in shapes.items()
+    }
+    return Inputs(q, k, v, gates, weights).map(lambda x: x.to(dtype))
+
+
+def _within(c: Coefficient, share: Tensor) -> Tensor:
+    """Shares in 0..1 as values on both sides of the coefficient's initial value."""
+    if math.isinf(c.high):
+        return c.low + (c.initial - c.low) * (0.25 + 1.25 * share)
+    at = (c.initial - c.low) / (c.high - c.low)
+    return c.low + (c.high - c.low) * at * (0.25 + share * (0.75 + (1 - at) / 2))
+
+
+def run(
+    variant: Variant,
+    inputs: Inputs,
+    lowering: Lowering = "auto",
+    *,
+    splits: tuple[int, ...] = (),
+    lowerings: tuple[Lowering, ...] = (),
+    gradients: bool = False,
+    function: Callable[..., Any] = memorize,
+) -> Outputs:
+    """One call of `memorize` (or of a function like it), or several that split the tokens.
+
+    Args:
+        variant: what is computed.
+        inputs: the tensors.
+        lowering: of every piece.
+        splits: tokens at which a new call begins.
+        lowerings: of each piece in turn, again from the first when they run out.
+        gradients: also differentiate a fixed random projection of outputs and final state with
+            respect to every input.
+        function: what to call; `memorize` unless given.
+    """
+    if gradients:
+        inputs = inputs.map(lambda x: x.detach().clone().requires_grad_())
+    state: State | None = None
+    pieces = []
+    for i, piece in enumerate(_pieces(inputs, splits)):
+        how = lowerings[i % len(lowerings)] if lowerings else lowering
+        y, state = function(
+            variant, piece.q, piece.k, piece.v, piece.gates, piece.weights, state, how
+        )
+        pieces.append(y)
+    assert state is not None
+    outputs = Outputs(torch.cat(pieces, dim=1), dict(state.tensors))
+    return with_gradients(outputs, inputs) if gradients else outputs
+
+
+def with_gradients(outputs: Outputs, inputs: Inputs) -> Outputs:
+    """Outputs together with the gradients of a fixed projection of them; zero where unused."""
+    rng = torch.Generator().manual_seed(7)
+    total = sum(
+        (x * torch.randn(x.shape, generator=rng, dtype=torch.float64).to(x.dtype)).sum()
+        for x in (outputs.y, *(outputs.state[name] for name in sorted(outputs.state)))
+    )
+    named = inputs.tensors()
+    assert isinstance(total, Tensor)
+    found = torch.autograd.grad(
+        total, list(named.values()), allow_unused=True, materialize_grads=True
+    )
+    detached = {name: x.detach() for name, x in outputs.state.items()}
+    return Outputs(outputs.y.detach(), detached, dict(zip(named, found, strict=True)))
+
+
+def _pieces(inputs: Inputs, splits: tuple[int, ...]) -> Iterator[Inputs]:
+    ends = (*splits, inputs.q.shape[1])
+    for start, end in zip((0, *splits), ends, strict=True):
+        yield inputs.map_tokens(lambda x, start=start, end=end: x[:, start:end])
+
+
+def assert_equal(actual: Outputs, expected: Outputs, what: str, tolerance: float = 1e-9) -> None:
+    """Every tensor of both equal to `tolerance`, relative to values of order 1."""
+    one, two = actual.tensors(), expected.tensors()
+    assert set(one) == set(two), f"{what}: {sorted(one)} against {sorted(two)}"
+    for name in one:
+        close(one[name], two[name], f"{what}: {name}", tolerance)
+
+
+def close(actual: Tensor, expected: Tensor, what: str, tolerance: float = 1e-9) -> None:
+    """Finite and equal to `tolerance`, relative to values of order 1."""
+    assert actual.isfinite().all(), f"{what} is not finite"
+    torch.testing.assert_close(
+        actual, expected, rtol=tolerance, atol=tolerance, msg=lambda m: f"{what}: {m}"
+    )
