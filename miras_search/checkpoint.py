@@ -27,6 +27,7 @@ def save(
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     temporary = folder / f".{WEIGHTS}"
     save_file(tensors, temporary)
+    temporary.chmod(0o644)  # safetensors makes it the owner's alone
     temporary.replace(folder / WEIGHTS)
     config = {"variant": variant.to_dict(), "size": size.model_dump(), "vocabulary": vocabulary}
     write_whole(folder / CONFIG, dump(config | {"about": about}))

@@ -20,14 +20,14 @@ Per = Literal["head", "channel"]
 """One number for each head, or one for each output channel of what it acts on."""
 
 
-class Component(BaseModel, frozen=True):
+class Component(BaseModel):
     """A choice on one axis: hyperparameters and pure maths, no trainable parameters.
 
     Subclasses are immutable and hashable. Their fields are the YAML keys below `kind`.
     Facts about a choice are class variables; code outside asks facts, never kinds.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     axis: ClassVar[str]
     """Name of the axis, set by the base class of the axis."""

@@ -20,7 +20,7 @@ class UserError(ValueError):
 
     def __init__(self, problems: str | Iterable[str]) -> None:
         given = [problems] if isinstance(problems, str) else problems
-        self.problems = [_printable(problem) for problem in given]
+        self.problems = [printable(problem) for problem in given]
         super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[list[str]]]:
@@ -41,7 +41,7 @@ class InvalidValues(UserError):
         return (type(self), (self.found,))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """One line: what a file says must not move the cursor of the terminal that shows it."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 

@@ -161,11 +161,10 @@ def _(variant: Variant) -> Variant | None:
     return variant.replace(algorithm=Gd(), chunk=1, initial_memory="learned")
 
 
-@identity("qk_norm auto is the normalisation the memory prefers", qk_norm="auto")
+@identity("the qk_norm that the memory prefers is what auto means", qk_norm="l2")
 def _(variant: Variant) -> Variant | None:
-    if variant.qk_norm != "auto":
-        return None
-    return variant.replace(qk_norm=variant.memory.preferred_qk_norm)
+    preferred = variant.qk_norm == variant.memory.preferred_qk_norm
+    return variant.replace(qk_norm="auto") if preferred else None
 
 
 @identity("gate_rank does nothing where no coefficient is projected per channel", gate_rank=8)

@@ -56,17 +56,17 @@ class MemoryModule(pl.LightningModule):
         return self.model(tokens)[0]
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        loss = _loss(self(batch[0]), batch[1])
-        if not math.isfinite(loss.item()):
-            raise Diverged(f"the loss was {loss.item()} at step {self.global_step}")
-        self.train_loss.update(loss.detach())
-        return loss
+        outer = loss(self(batch[0]), batch[1])
+        if not math.isfinite(outer.item()):
+            raise Diverged(f"the loss was {outer.item()} at step {self.global_step}")
+        self.train_loss.update(outer.detach())
+        return outer
 
     def validation_step(self, batch: Batch, index: int) -> None:
         tokens, targets = batch
         logits, scored = self(tokens), targets != IGNORE
         count = scored.sum()
-        self.bits.update(_loss(logits, targets) / math.log(2), count)
+        self.bits.update(loss(logits, targets) / math.log(2), count)
         self.accuracy.update((logits.argmax(-1) == targets)[scored].float().mean(), count)
 
     def metrics(self) -> dict[str, float]:
@@ -146,6 +146,6 @@ class TaskData(pl.LightningDataModule):
         return self.loader("test")
 
 
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+def loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy in nats over scored positions."""
     return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)

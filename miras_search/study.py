@@ -168,6 +168,7 @@ class Study:
             seed=self.recipe.seed,
             recipe=self.recipe.to_dict(),
             folder=str(self.folder.trial(number).absolute()),
+            cwd=str(Path.cwd()),
             study=self.folder.identity["id"],
             space=self.space.to_yaml(),
             wandb=wandb_log.mode(self.recipe.wandb),

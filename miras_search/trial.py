@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import platform
 import time
 import warnings
@@ -42,6 +43,8 @@ class TrialSpec(BaseModel, frozen=True):
     """Name of the study, which groups its runs on wandb."""
     space: str = ""
     """The space as YAML, for the log of the run."""
+    cwd: str = "."
+    """Where relative paths of the recipe begin."""
     wandb: str = "disabled"
     """online, offline or disabled."""
 
@@ -110,6 +113,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
     from miras_search.recipe import Recipe
     from miras_search.variant import Variant
 
+    os.chdir(spec.cwd)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     variant, recipe = Variant.from_dict(spec.variant), Recipe.from_dict(spec.recipe)
     task = recipe.task
@@ -149,7 +153,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         score = metrics[f"validation/{task.metric}"]
         if not math.isfinite(score):
             raise Diverged(f"the validation {task.metric} was {score} after the last step")
-        log.finish(score, metrics)
+        log.result(score, metrics)
     checkpoint.save(
         Path(spec.folder),
         module.model,

@@ -17,7 +17,7 @@ from miras_search.component import Coefficient, Component
 from miras_search.errors import InvalidValues, Path
 from miras_search.memory.base import Memory
 from miras_search.registry import AXES
-from miras_search.retention.base import Retention
+from miras_search.retention.base import KEPT, Retention
 
 
 class Variant(BaseModel, frozen=True):
@@ -136,6 +136,14 @@ class Variant(BaseModel, frozen=True):
         """Twelve hex digits, equal for variants that compute the same function."""
         text = json.dumps(self.canonical.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def equations(self) -> dict[str, str]:
+        """What the variant computes, in plain text, axis by axis; the algorithm's is the update."""
+        if self.memory.grows:
+            return {"memory": self.memory.equation}
+        update = self.algorithm.equation.replace(KEPT, self.retention.kept)
+        equations = {axis: choice.equation for axis, choice in self.axes().items()}
+        return equations | {"algorithm": update}
 
     @property
     def slug(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from miras_search.plan import Plan
     from miras_search.recipe import Recipe
@@ -34,26 +35,41 @@ def mode(wanted: str) -> str:
 
 
 class TrialLog:
-    """What a trial tells wandb; every method does nothing without a run."""
+    """What a trial tells wandb; without a run, or once wandb has failed, it tells nothing."""
 
-    def __init__(self, run: Any) -> None:
-        self.run = run
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self.run: Any = None
+        self.run = self._attempt(start)
 
     def point(self, point: Point) -> None:
         """One point of the curves."""
+        values = {"train_loss": point.train_loss, "score": point.score, "seconds": point.seconds}
         if self.run is not None:
-            values = {"train_loss": point.train_loss, "score": point.score}
-            self.run.log(values | {"seconds": point.seconds}, step=point.step)
+            self._attempt(lambda: self.run.log(values, step=point.step))
 
-    def finish(self, score: float, metrics: dict[str, float]) -> None:
-        """The result."""
+    def result(self, score: float, metrics: dict[str, float]) -> None:
+        """What came out."""
         if self.run is not None:
-            self.run.summary.update(metrics | {"score": score})
+            self._attempt(lambda: self.run.summary.update(metrics | {"score": score}))
+
+    def close(self, exit_code: int) -> None:
+        """End the run: 0 is a complete trial."""
+        if self.run is not None:
+            self._attempt(lambda: self.run.finish(exit_code=exit_code))
+
+    def _attempt(self, call: Callable[[], Any]) -> Any:
+        """A trial is worth more than its log: what fails here is told and given up."""
+        try:
+            return call()
+        except Exception as error:
+            logging.getLogger(__name__).warning("wandb: %s", error)
+            self.run = None
+            return None
 
 
 @contextmanager
 def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> Iterator[TrialLog]:
-    """The run of one trial; a wandb that cannot start is not a reason to lose the trial."""
+    """The run of one trial."""
     config = {
         "study": spec.study,
         "number": spec.number,
@@ -71,15 +87,15 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
     }
     root = Path(spec.folder).parent.parent
     name = f"{spec.number} {variant.slug}"
-    run = _start(spec.wandb, root, spec.study, f"trial-{spec.number}", name, config, "trial")
+    log = TrialLog(
+        lambda: _start(spec.wandb, root, spec.study, f"trial-{spec.number}", name, config, "trial")
+    )
     try:
-        yield TrialLog(run)
+        yield log
     except BaseException:
-        if run is not None:
-            run.finish(exit_code=1, quiet=True)
+        log.close(exit_code=1)
         raise
-    if run is not None:
-        run.finish(quiet=True)
+    log.close(exit_code=0)
 
 
 def summary_run(
@@ -98,7 +114,7 @@ def summary_run(
     run.log({"leaderboard": table})
     if rows:
         run.summary.update({f"best/{name}": value for name, value in rows[0].items()})
-    run.finish(quiet=True)
+    run.finish()
 
 
 def _start(
@@ -133,6 +149,7 @@ def _start(
         name=name,
         config=config,
         job_type=job,
+        reinit="finish_previous",
         resume="allow" if wandb_mode == "online" else None,
         settings=settings,
     )

@@ -18,7 +18,7 @@ class Gd(Algorithm):
     """Each token moves the weights along its own gradient."""
 
     kind: ClassVar[str] = "gd"
-    equation: ClassVar[str] = "W_t = {kept} - e_t grad l(W; k_t, v_t)"
+    equation: ClassVar[str] = "W_t = a_t W_{t-1} - e_t grad l(W; k_t, v_t)"
     source: ClassVar[str] = "MIRAS 2504.13173, eq 5"
     slots: ClassVar[tuple[str, ...]] = ("weights",)
 

@@ -89,7 +89,8 @@ class Mixer(nn.Module):
         return self.output(y), MixerState(padded[..., padded.shape[-1] - kernel + 1 :], memory)
 
     def _normalise(self, x: Tensor) -> Tensor:
-        match self.variant.qk_norm:
+        norm = self.variant.qk_norm
+        match self.variant.memory.preferred_qk_norm if norm == "auto" else norm:
             case "l2":
                 return functional.normalize(x, dim=-1, eps=1e-6)
             case "rms":

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+KEPT = "a_t W_{t-1}"
+"""The kept memory as it stands in the equation of an algorithm."""
+
+
 class Retention(Component):
     """How much of W_{t-1} is kept at token t."""
 
@@ -21,7 +25,7 @@ class Retention(Component):
     keeps_everything: ClassVar[bool] = False
     """Whether the factor is 1 for every token."""
     kept: ClassVar[str]
-    """The kept memory as it stands in the update equation, such as "a_t W_{t-1}"."""
+    """What stands in place of `KEPT` in the update of a variant."""
 
     def coefficients(self) -> tuple[Coefficient, ...]:
         """The per-token numbers this gate wants; none unless a subclass says so."""

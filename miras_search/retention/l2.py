@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from miras_search.component import Coefficient, Per, Unit
 from miras_search.registry import register
-from miras_search.retention.base import Retention
+from miras_search.retention.base import KEPT, Retention
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ class L2(Retention):
     kind: ClassVar[str] = "l2"
     equation: ClassVar[str] = "0 < a_t < 1"
     source: ClassVar[str] = "Titans 2501.00663, eq 13; MIRAS 2504.13173, section 4"
-    kept: ClassVar[str] = "a_t W_{t-1}"
+    kept: ClassVar[str] = KEPT
 
     retention: Unit = "data"
     per: Per = "head"

@@ -44,7 +44,7 @@ class Levels:
     """The best reachable."""
 
 
-class Task(Component, frozen=True):
+class Task(Component):
     """Predict a target token at each scored position of a token sequence."""
 
     axis: ClassVar[str] = "task"

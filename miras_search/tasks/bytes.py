@@ -23,7 +23,7 @@ Lengths = Annotated[tuple[Count, ...], Field(strict=False), PlainSerializer(list
 
 
 @register
-class Bytes(Task, frozen=True):
+class Bytes(Task):
     """Predict every next byte of windows of text files.
 
         token    105 109 112 111     "impo"

@@ -29,7 +29,7 @@ _ROOM = 4
 
 
 @register
-class Mqar(Task, frozen=True):
+class Mqar(Task):
     """Recall among random pairs, as in Zoology.
 
     `pairs` keys and their values fill the first 2 * pairs tokens. Each key is asked once more

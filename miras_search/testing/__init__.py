@@ -23,7 +23,15 @@ from miras_search.testing.cases import (
     variants,
 )
 from miras_search.testing.component import check_component
-from miras_search.testing.inputs import Inputs, Outputs, assert_equal, close, make_inputs, run, with_gradients
+from miras_search.testing.inputs import (
+    Inputs,
+    Outputs,
+    assert_equal,
+    close,
+    make_inputs,
+    run,
+    with_gradients,
+)
 from miras_search.testing.memory import check_memory
 from miras_search.testing.variant import VARIANT_CHECKS, check_gradients, check_variant
 

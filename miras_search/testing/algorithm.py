@@ -54,9 +54,7 @@ def check_algorithm(algorithm: Algorithm) -> None:
             _check_transition(algorithm, wanted, seed)
 
 
-def _check_transition(
-    algorithm: Algorithm, wanted: tuple[Coefficient, ...], seed: int
-) -> None:
+def _check_transition(algorithm: Algorithm, wanted: tuple[Coefficient, ...], seed: int) -> None:
     n, gates = len(algorithm.slots), _values(wanted, seed)
     keeps, decays = (algorithm.transition(retain, gates) for retain in (1.0, 0.5))
     for update in (keeps, decays):

@@ -60,9 +60,9 @@ def check_silent_channel(bias: Bias, gates: dict[str, Tensor]) -> None:
         return
     pred, target = _points()
     silent = pred.new_zeros(*LEAD, 1)
-    wider = bias.gradient(
-        torch.cat([pred, silent], -1), torch.cat([target, silent], -1), gates
-    )[..., :WIDTH]
+    wider = bias.gradient(torch.cat([pred, silent], -1), torch.cat([target, silent], -1), gates)[
+        ..., :WIDTH
+    ]
     close(wider, bias.gradient(pred, target, gates), f"{bias}: with a silent channel")
 
 

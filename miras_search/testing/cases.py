@@ -74,7 +74,9 @@ def variant_with(component: Component, **side_choices: Any) -> Variant | None:
     """A legal variant around one component, with the companions as far as they are legal."""
     others = [axis for axis in registry.AXES if axis != component.axis]
     ordered = [
-        sorted(registry.kinds(axis).items(), key=lambda entry: entry[0] != COMPANIONS[entry[1].axis])
+        sorted(
+            registry.kinds(axis).items(), key=lambda entry: entry[0] != COMPANIONS[entry[1].axis]
+        )
         for axis in others
     ]
     for chosen in product(*ordered):
@@ -116,7 +118,9 @@ def _bounds(metadata: Iterable[Any]) -> dict[str, Any]:
 def _numbers(kind: type, bounds: dict[str, Any], default: Any) -> list[Any]:
     """Ends, default and points between: all of a short integer range."""
     low = bounds.get("ge", bounds.get("gt", 0) + (1 if kind is int else INSIDE))
-    high = bounds.get("le", bounds["lt"] - (1 if kind is int else INSIDE) if "lt" in bounds else None)
+    high = bounds.get(
+        "le", bounds["lt"] - (1 if kind is int else INSIDE) if "lt" in bounds else None
+    )
     own = isinstance(default, (int, float)) and not isinstance(default, bool)
     if kind is int:
         top = low + 2 if high is None else high
@@ -124,5 +128,7 @@ def _numbers(kind: type, bounds: dict[str, Any], default: Any) -> list[Any]:
     if high is None:
         return [low]
     marks = [low, default, high] if own and low < default < high else [low, high]
-    between = [a + (b - a) * part for a, b in zip(marks, marks[1:], strict=False) for part in (0.25, 0.75)]
+    between = [
+        a + (b - a) * part for a, b in zip(marks, marks[1:], strict=False) for part in (0.25, 0.75)
+    ]
     return sorted({*marks, *between})

@@ -61,8 +61,8 @@ def check_lowerings_agree(variant: Variant) -> None:
         inputs = make_inputs(at, TOKENS, seed=chunk)
         one, two = (run(at, inputs, lowering, gradients=True) for lowering in LOWERINGS)
         assert_equal(two, one, f"{at}: chunked against reference")
-        largest = max(x.abs().max().item() for x in one.tensors().values())
-        assert largest < 1e4, f"{at}: values of {largest:.3g} prove nothing"
+        largest = one.y.abs().max().item()
+        assert 0.01 < largest < 100, f"{at}: outputs of {largest:.3g} prove nothing"
         if variant.gradient_is_constant:
             whole = run(variant.replace(chunk=chunk + 4), inputs, "chunked", gradients=True)
             assert_equal(whole, one, f"{at}: exact at any chunk")

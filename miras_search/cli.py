@@ -1,0 +1,277 @@
+"""The command line: each command is a few lines over the package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from miras_search.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from miras_search.recipe import Recipe
+    from miras_search.space import Space
+    from miras_search.variant import Variant
+
+EXAMPLES = """\
+examples:
+  miras-search sweep spaces/core.yaml recipes/bytes.yaml trials=20 out=runs/mine
+  miras-search plan spaces/core.yaml recipes/mqar.yaml
+  miras-search show spaces/published/yaad.yaml
+  miras-search list --json
+"""
+
+HELP = {
+    "space": "YAML file of a space",
+    "recipe": "YAML file of a recipe",
+    "variant": "YAML file of a space of size one, such as best.yaml of a study",
+    "study": "folder of a study",
+    "size": "key=value of the model, such as width=128, layers=4, mlp=0",
+    "what": "axes (the default), tasks or published",
+    "overrides": "key=value that changes a key of either file, such as steps=100 or chunk=64",
+}
+
+MANY = ("overrides", "size")
+"""Arguments of any number."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command: 0 is done, 1 no trial completed, 2 bad input, 130 stopped by Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: run it again to go on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="miras-search",
+        description="Search the MIRAS design space of memories that learn while they read.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(run: Callable[[Any], int], told: str, *names: str, js: bool = False) -> None:
+        added = commands.add_parser(run.__name__.strip("_"), help=told, description=told)
+        added.set_defaults(run=run)
+        for name in names:
+            metavar = "key=value" if name in MANY else name.upper()
+            more: dict[str, Any] = {"nargs": "*"} if name in MANY else {}
+            if name == "what":
+                more = {"nargs": "?", "choices": ["axes", "tasks", "published"], "default": "axes"}
+            added.add_argument(name, metavar=metavar, help=HELP[name], **more)
+        if js:
+            added.add_argument("--json", action="store_true", help="print JSON")
+
+    command(_sweep, "search a space by a recipe", "space", "recipe", "overrides")
+    command(
+        _plan,
+        "say what a sweep would do, and how long it would take",
+        "space",
+        "recipe",
+        "overrides",
+        js=True,
+    )
+    command(
+        _show,
+        "explain one variant: its choices, equation, lowering and cost",
+        "variant",
+        "size",
+        js=True,
+    )
+    command(_list, "list the choices of every axis, or tasks, or published models", "what", js=True)
+    command(_train, "train one variant", "variant", "recipe", "overrides")
+    command(_report, "write the leaderboard and the report of a study again", "study")
+    command(_resume, "go on with a study", "study", "overrides")
+    return parser
+
+
+def _sweep(options: Any) -> int:
+    from miras_search.recipe import load_pair
+
+    return _run(*load_pair(options.space, options.recipe, options.overrides))
+
+
+def _train(options: Any) -> int:
+    from miras_search.nodes import Fixed
+    from miras_search.recipe import load_pair
+
+    one = ["trials=1", "workers=1"]
+    space, recipe = load_pair(options.variant, options.recipe, [*options.overrides, *one])
+    _only(space, options.variant)
+    if not isinstance(recipe.lr, Fixed):
+        raise UserError("train takes one learning rate: add one, such as lr=3e-3")
+    return _run(space, recipe)
+
+
+def _resume(options: Any) -> int:
+    from miras_search.folder import StudyFolder
+    from miras_search.recipe import load_pair
+
+    folder = StudyFolder.existing(options.study)
+    here = [*options.overrides, f"out={json.dumps(str(folder.path))}"]
+    return _run(*load_pair(folder.space_file, folder.recipe_file, here))
+
+
+def _run(space: Space, recipe: Recipe) -> int:
+    from rich.console import Console
+
+    from miras_search.sweep import sweep
+
+    records = sweep(space, recipe, Console()).records()
+    return 0 if any(record.score is not None for record in records) else 1
+
+
+def _report(options: Any) -> int:
+    from rich.console import Console
+
+    from miras_search.folder import StudyFolder
+    from miras_search.report.html import write_report
+    from miras_search.report.leaderboard import terminal, write_csv
+
+    folder = StudyFolder.existing(options.study)
+    records, recipe = folder.records(), folder.recipe
+    write_csv(folder, records, recipe)
+    terminal(records, recipe, Console())
+    print(write_report(folder))
+    return 0
+
+
+def _plan(options: Any) -> int:
+    from miras_search.estimate import seconds
+    from miras_search.recipe import load_pair
+    from miras_search.study import total_trials
+
+    space, recipe = load_pair(options.space, options.recipe, options.overrides)
+    facts = {
+        "feasible": None if space.infinite else space.size,
+        "infinite": space.infinite,
+        "rejected": space.rejections(),
+        "trials": total_trials(space, recipe),
+        "seconds": round(seconds(space, recipe), 1),
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    print(f"{space.name}: {space.infinite or f'{space.size} distinct feasible variants'}")
+    for reason, count in facts["rejected"].items():
+        print(f"  rejected {count:>6}  {reason}")
+    print(f"{facts['trials']} trials of {recipe.steps} steps, sampler {recipe.sampler}")
+    print(f"about {_duration(facts['seconds'])} on this machine, from a few timed steps")
+    _print_costs(space, recipe)
+    return 0
+
+
+def _print_costs(space: Space, recipe: Recipe) -> None:
+    """What variants cost, and how far apart they are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from miras_search.estimate import variants
+    from miras_search.plan import plan
+
+    task = recipe.task
+    table = Table("variant", "parameters", "state bytes", "FLOPs/token", "lowering")
+    shown = variants(space, 20, recipe.seed)
+    plans = [plan(v, recipe.size, task.vocabulary, task.length) for v in shown]
+    for v, p in zip(shown, plans, strict=True):
+        costs = (f"{n:,}" for n in (p.parameters, p.state_bytes, p.flops_per_token))
+        table.add_row(str(v), *costs, p.lowering)
+    Console().print(table)
+    sizes = [p.parameters for p in plans]
+    if max(sizes) > 1.01 * min(sizes):
+        spread = max(sizes) / min(sizes) - 1
+        print(f"parameters are not matched: the largest variant has {spread:.0%} more")
+
+
+def _show(options: Any) -> int:
+    from miras_search.parsing import model
+    from miras_search.plan import plan
+    from miras_search.recipe import Size
+    from miras_search.space import Space
+    from miras_search.yaml_file import Override
+
+    variant = _only(Space.load(options.variant), options.variant)
+    given = {override.path[0]: override.value for override in map(Override.parse, options.size)}
+    size = model(Size, given)
+    cost = plan(variant, size, vocabulary=256, length=256)
+    facts = {
+        **{axis: str(choice) for axis, choice in variant.axes().items()},
+        **variant.side_choices(),
+        "digest": variant.digest,
+        "equation": variant.equations(),
+        "source": {axis: choice.source for axis, choice in variant.axes().items()},
+        "size": size.model_dump(),
+        "lowering": cost.lowering,
+        "why": cost.why,
+        "parameters": cost.parameters,
+        "state_bytes": cost.state_bytes,
+        "flops_per_token": cost.flops_per_token,
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    for name, value in facts.items():
+        lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else [str(value)]
+        for i, line in enumerate(lines):
+            print(f"{name if i == 0 else '':<16}{line}")
+    return 0
+
+
+def _list(options: Any) -> int:
+    from miras_search import registry
+
+    found: dict[str, Any]
+    if options.what == "published":
+        from miras_search.space import Space
+        from miras_search.space_file import SHIPPED
+
+        files = sorted((SHIPPED / "published").glob("*.yaml"))
+        variants = {file.stem: _only(Space.load(file), file) for file in files}
+        found = {
+            name: {axis: str(c) for axis, c in variant.axes().items()}
+            for name, variant in variants.items()
+        }
+    else:
+        groups = ("task",) if options.what == "tasks" else registry.AXES
+        found = {group: list(registry.kinds(group)) for group in groups}
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for group, members in found.items():
+        print(group)
+        if isinstance(members, dict):
+            for axis, choice in members.items():
+                print(f"  {axis:<12}{choice}")
+        else:
+            for kind in members:
+                print(f"  {kind:<14}{registry.find(group, kind).equation}")
+    return 0
+
+
+def _only(space: Space, file: Any) -> Variant:
+    """The one variant of a space.
+
+    Raises:
+        UserError: there are more.
+    """
+    if space.infinite or space.size != 1:
+        count = space.infinite or f"it has {space.size} variants"
+        raise UserError(f"{file}: expected a space of size one: {count}")
+    return next(iter(space.enumerate()))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,72 @@
+"""How long a sweep will take: a few training steps of a few variants, timed before it starts."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from itertools import islice
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from miras_search.study import total_trials
+
+if TYPE_CHECKING:
+    from miras_search.recipe import Recipe
+    from miras_search.space import Space
+    from miras_search.variant import Variant
+
+SAMPLED = 6
+"""Variants timed; a sweep is estimated from their mean."""
+STARTUP = 10.0
+"""Seconds until a fresh worker process has imported everything."""
+
+
+def variants(space: Space, count: int, seed: int) -> list[Variant]:
+    """Some distinct variants of a space, drawn at random if there are more."""
+    rng = random.Random(seed)
+    if space.infinite is None:
+        every = list(space.enumerate())
+        return every if len(every) <= count else rng.sample(every, count)
+    drawn = {v.digest: v for v in (space.sample(rng) for _ in range(4 * count))}
+    return list(islice(drawn.values(), count))
+
+
+def seconds(space: Space, recipe: Recipe) -> float:
+    """The estimated duration of a whole sweep on this machine."""
+    import torch
+
+    workers = recipe.workers or os.cpu_count() or 1
+    trials = total_trials(space, recipe)
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    try:
+        each = mean(_trial_seconds(v, recipe) for v in variants(space, SAMPLED, recipe.seed))
+    finally:
+        torch.set_num_threads(before)
+    return STARTUP + each * math.ceil(trials / workers)
+
+
+def _trial_seconds(variant: Variant, recipe: Recipe) -> float:
+    """One trial, from the times of a training step and of a held-out batch."""
+    import torch
+
+    from miras_search.lit import MemoryModule, TaskData, loss
+
+    task = recipe.task
+    data = TaskData(task, recipe.batch, recipe.seed)
+    module = MemoryModule(variant, recipe, lr=0.0)
+    tokens, targets = next(iter(data.loader("validation")))
+    times = []
+    for _ in range(2):  # the first step allocates
+        began = time.monotonic()
+        loss(module(tokens), targets).backward()
+        times.append(time.monotonic() - began)
+    with torch.inference_mode():
+        began = time.monotonic()
+        module(tokens)
+        held_out = time.monotonic() - began
+    batches = {split: len(data.loader(split)) for split in task.splits if split != "train"}
+    evaluated = recipe.evaluate * batches["validation"] + sum(batches.values())
+    return recipe.steps * times[-1] + evaluated * held_out

@@ -1,0 +1,232 @@
+"""The figures of a report, each from distinct variants with their trials."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from miras_search.registry import AXES
+from miras_search.report import dots, text
+from miras_search.report.leaderboard import shared_choices
+from miras_search.report.svg import GRID, INK, MARKERS, MUTED, PAGE, SERIES, canvas, inline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.figure import Figure
+
+    from miras_search.recipe import Recipe
+    from miras_search.report.leaderboard import Entry
+
+ROWS = 20
+"""Variants in the figure of all trials."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with what stands above and below it."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the figures are drawn from: variants with a score, best first."""
+
+    entries: Sequence[Entry]
+    recipe: Recipe
+
+    @property
+    def axis(self) -> str:
+        """The words along an axis of scores."""
+        name = self.recipe.task.metric.replace("_", " ")
+        return f"validation {name} ({text.better(self.recipe)})"
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Chance, plateau and ceiling of the axis."""
+        return text.known_levels(self.recipe.task.levels("validation"))
+
+    def labels(self) -> list[str]:
+        """Rank and variant."""
+        shared = shared_choices(self.entries)
+        return [f"{i}  {entry.label(shared)}" for i, entry in enumerate(self.entries, start=1)]
+
+
+def draw(entries: Sequence[Entry], recipe: Recipe) -> list[Picture]:
+    """Every figure that the trials give data for."""
+    scored = [entry for entry in entries if entry.best.score is not None]
+    scores = Scores(scored, recipe)
+    makers = (by_variant, curves, by_state, by_rate, by_choice)
+    return [picture for maker in makers if scored and (picture := maker(scores)) is not None]
+
+
+def by_variant(scores: Scores) -> Picture | None:
+    """Every completed trial, a row for each variant."""
+    shown = scores.entries[:ROWS]
+    rows = [
+        dots.Row(label, [_score(record) for record in entry.complete[1:]], _score(entry.best))
+        for label, entry in zip(scores.labels(), shown, strict=False)
+    ]
+    caption = "Filled: the best trial of a variant. Hollow: its other trials."
+    if len(scores.entries) > ROWS:
+        caption += f" The first {ROWS} of {len(scores.entries)} variants."
+    svg = dots.draw("variants", "Score of each variant", rows, scores.axis, scores.levels)
+    return Picture("Score of each variant", caption, svg)
+
+
+def by_choice(scores: Scores) -> Picture | None:
+    """Best scores by what was chosen on each axis that was searched."""
+    rows: list[dots.Row] = []
+    for axis in AXES:
+        groups = _choices(scores.entries, axis)
+        if len(groups) > 1:
+            rows.append(dots.Row(axis))
+            rows += [dots.Row(f"    {c}", found[1:], found[0]) for c, found in groups.items()]
+    if not rows:
+        return None
+    svg = dots.draw("choices", "Score by choice", rows, scores.axis, scores.levels)
+    caption = (
+        "Each dot is the best trial of one variant, filled for the best variant with that choice. "
+        "Variants in a row differ in their other choices as well: a hint, not an effect."
+    )
+    return Picture("Score by choice", caption, svg)
+
+
+def curves(scores: Scores) -> Picture | None:
+    """Validation score against step, for the best variants."""
+    best = [entry.best for entry in scores.entries[: len(SERIES)]]
+    points = [[(p.step, p.score) for p in r.curve if math.isfinite(p.score)] for r in best]
+    if not any(len(line) > 1 for line in points):
+        return None
+
+    def fill(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.set(xlabel="step", ylabel=_wrapped(scores.axis))
+        _series(figure, points, scores, "best")
+        dots.draw_levels(axes, scores.levels, vertical=False)
+
+    caption = "The best trial of each of the best variants, on the validation set as it trained."
+    return _picture("curves", "Learning curves", caption, 2.7 + 0.16 * len(best), fill)
+
+
+def by_rate(scores: Scores) -> Picture | None:
+    """Score against peak learning rate, for the best variants."""
+    best = scores.entries[: len(SERIES)]
+    points = [sorted((record.lr, _score(record)) for record in entry.complete) for entry in best]
+    if len({lr for line in points for lr, _ in line}) < 2:
+        return None
+
+    def fill(figure: Figure) -> None:
+        axes = figure.add_subplot(xscale="log")
+        axes.set(xlabel="peak learning rate (log scale)", ylabel=_wrapped(scores.axis))
+        _series(figure, points, scores, "all")
+        dots.draw_levels(axes, scores.levels, vertical=False)
+        rates = sorted({lr for line in points for lr, _ in line})
+        if len(rates) <= 6:
+            axes.set_xticks(rates, labels=[text.rate(rate) for rate in rates])
+
+    caption = (
+        "Completed trials of the best variants. A best score at the edge of the rates "
+        "tried may not be the best that the variant can do."
+    )
+    return _picture("rates", "Score against learning rate", caption, 2.7 + 0.16 * len(best), fill)
+
+
+def by_state(scores: Scores) -> Picture | None:
+    """Score against the size of the memory."""
+    entries = [entry for entry in scores.entries if entry.best.state_bytes]
+    if len({entry.best.state_bytes for entry in entries}) < 2:
+        return None
+    placed = [(float(e.best.state_bytes or 0), _score(e.best)) for e in entries]
+    kinds = sorted({entry.variant.memory.kind for entry in entries})
+    ranks = {entry.best.digest: i for i, entry in enumerate(scores.entries, start=1)}
+
+    def fill(figure: Figure) -> None:
+        axes = figure.add_subplot(xscale="log")
+        axes.set(xlabel="state of one sequence (log scale)", ylabel=_wrapped(scores.axis))
+        axes.xaxis.set_major_formatter(lambda value, position: text.memory(round(value)))
+        sign = -1 if scores.recipe.task.direction == "maximize" else 1
+        front = _front(placed, sign)
+        axes.plot(*zip(*front, strict=True), color=MUTED, linestyle=":", linewidth=1, zorder=1)
+        for i, kind in enumerate(kinds):
+            own = [p for p, e in zip(placed, entries, strict=True) if e.variant.memory.kind == kind]
+            look = {"color": SERIES[i % len(SERIES)], "marker": MARKERS[i % len(MARKERS)]}
+            axes.plot(*zip(*own, strict=True), linestyle="", label=kind, **look)
+        axes.margins(x=0.12, y=0.12)
+        figure.legend(loc="outside lower left", ncols=4)
+        dots.draw_levels(axes, scores.levels, vertical=False)
+        names = [str(ranks[entry.best.digest]) for entry in entries]
+        dots.annotate(figure, axes, placed, names)
+
+    caption = (
+        "The best trial of each variant, with its rank. The dotted line joins those that no "
+        "smaller state beats."
+    )
+    return _picture("state", "Score against state size", caption, 2.9, fill)
+
+
+def _picture(
+    name: str, title: str, caption: str, height: float, fill: Callable[[Figure], None]
+) -> Picture:
+    with canvas(height) as figure:
+        fill(figure)
+        return Picture(title, caption, inline(figure, name, title))
+
+
+def _series(
+    figure: Figure, lines: list[list[tuple[float, float]]], scores: Scores, marked: str
+) -> None:
+    """A line for each of the best variants, with ranks and names below."""
+    labels = scores.labels()
+    axes = figure.axes[0]
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    # The best last, so that it lies on top.
+    for i in reversed(range(len(lines))):
+        if lines[i]:
+            axes.plot(
+                *zip(*lines[i], strict=True),
+                color=SERIES[i],
+                marker=MARKERS[i],
+                markeredgecolor=PAGE,
+                markeredgewidth=0.6,
+                label="\n".join(textwrap.wrap(labels[i], 62)),
+            )
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], names[::-1], loc="outside lower left")
+
+
+def _score(record: object) -> float:
+    found = getattr(record, "score", None)
+    assert found is not None
+    return found
+
+
+def _wrapped(label: str) -> str:
+    return label.replace(" (", "\n(")
+
+
+def _choices(entries: Sequence[Entry], axis: str) -> dict[str, list[float]]:
+    """Best scores by choice, best first; only the kind where settings make too many choices."""
+    whole = [(str(entry.variant.axes()[axis]), _score(entry.best)) for entry in entries]
+    if len({name for name, _ in whole}) > 8:
+        whole = [(entry.variant.axes()[axis].kind, _score(entry.best)) for entry in entries]
+    found: dict[str, list[float]] = {}
+    for name, score in whole:
+        found.setdefault(name, []).append(score)
+    return found
+
+
+def _front(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
+    """The points that none further left beats, from left to right."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda p: (p[0], sign * p[1])):
+        if not front or sign * point[1] < sign * front[-1][1]:
+            front.append(point)
+    return front

@@ -1,0 +1,196 @@
+"""The ranking: trials as rows, distinct variants with their best trial, CSV and terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from miras_search.folder import ranked
+from miras_search.record import write_whole
+from miras_search.report import text
+from miras_search.variant import Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+    from miras_search.folder import StudyFolder
+    from miras_search.recipe import Recipe
+    from miras_search.record import TrialRecord
+
+COLUMNS = (
+    "rank",
+    "trial",
+    "digest",
+    "variant",
+    "memory",
+    "bias",
+    "retention",
+    "algorithm",
+    "state",
+    "reason",
+    "metric",
+    "score",
+    "test_score",
+    "lr",
+    "seed",
+    "parameters",
+    "state_bytes",
+    "flops_per_token",
+    "lowering",
+    "tokens",
+    "seconds",
+    "started",
+)
+"""Keys of a row, in order; a number that is not known is None, or empty in CSV."""
+
+SHOWN = 20
+"""Variants in the terminal."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A distinct variant and all that was tried with it."""
+
+    variant: Variant
+    trials: tuple[TrialRecord, ...]
+    """Best first, those that did not complete last."""
+
+    @property
+    def best(self) -> TrialRecord:
+        """The best trial; without a score if none completed."""
+        return self.trials[0]
+
+    @property
+    def complete(self) -> tuple[TrialRecord, ...]:
+        """Trials with a score."""
+        return tuple(record for record in self.trials if record.score is not None)
+
+    @property
+    def rates(self) -> int:
+        """How many learning rates were tried."""
+        return len({record.lr for record in self.trials})
+
+    @property
+    def seconds(self) -> float:
+        """Of all trials together."""
+        return sum(record.seconds for record in self.trials)
+
+    def label(self, shared: Iterable[str] = ()) -> str:
+        """The variant in words, without the side choices in `shared`."""
+        defaults = {name: Variant.model_fields[name].get_default() for name in shared}
+        return str(self.variant.replace(**defaults))
+
+
+def rows(records: Iterable[TrialRecord], recipe: Recipe) -> list[dict[str, Any]]:
+    """One mapping of `COLUMNS` a trial, best first; trials without a score have no rank."""
+    return [_row(i, record) for i, record in enumerate(ranked(records, recipe), start=1)]
+
+
+def write_csv(folder: StudyFolder, records: Iterable[TrialRecord], recipe: Recipe) -> None:
+    """Rewrite leaderboard.csv, whole or not at all."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows(records, recipe))
+    write_whole(folder.leaderboard_file, table.getvalue())
+
+
+def best_per_variant(records: Iterable[TrialRecord], recipe: Recipe) -> list[Entry]:
+    """Distinct variants by their best trial, best first; those that never completed last."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in ranked(records, recipe):
+        groups.setdefault(record.digest, []).append(record)
+    return [Entry(variant_of(trials[0]), tuple(trials)) for trials in groups.values()]
+
+
+def shared_choices(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Side choices that differ from their default and are the same everywhere: said once."""
+    if not entries:
+        return {}
+    first = entries[0].variant
+    return {
+        name: value
+        for name, value in first.side_choices().items()
+        if value != Variant.model_fields[name].get_default()
+        and all(getattr(entry.variant, name) == value for entry in entries)
+    }
+
+
+def score_on_test(record: TrialRecord) -> float | None:
+    """The metric on the test set, which nothing was chosen by."""
+    return record.metrics.get(f"test/{record.metric}")
+
+
+def variant_of(record: TrialRecord) -> Variant:
+    """The variant that was trained."""
+    return _variant(json.dumps(record.variant))
+
+
+# The leaderboard is rewritten after every trial: parse each variant once, not once a trial.
+@lru_cache(maxsize=4096)
+def _variant(plain: str) -> Variant:
+    return Variant.from_dict(json.loads(plain))
+
+
+def _row(rank: int, record: TrialRecord) -> dict[str, Any]:
+    variant = variant_of(record)
+    known = {
+        "rank": None if record.score is None else rank,
+        "trial": record.number,
+        "variant": str(variant),
+        **{axis: str(choice) for axis, choice in variant.axes().items()},
+        "reason": None if record.score is not None else text.reason(record),
+        "test_score": score_on_test(record),
+        "seconds": round(record.seconds, 3),
+    }
+    return {name: known[name] if name in known else getattr(record, name) for name in COLUMNS}
+
+
+def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -> None:
+    """Print distinct variants, what to hold their scores against, and what they do not show."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    task = recipe.task
+    entries = best_per_variant(records, recipe)
+    shared = shared_choices(entries)
+    lines = [f"Validation {task.metric} on {task.kind}, {text.better(recipe)}."]
+    for split in ("validation", "test"):
+        if split == "validation" or task.levels(split) != task.levels("validation"):
+            lines.append(f"Levels on {split}: {text.levels(task.levels(split))}.")
+    if shared:
+        lines.append("All variants: " + ", ".join(f"{k}={v}" for k, v in shared.items()) + ".")
+    console.print(Text("\n".join(lines)))
+    if entries:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("#", justify="right")
+        table.add_column("variant", ratio=1, overflow="fold")
+        for name in ("score", "test", "lr", "params", "state", "trials", "time"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for i, entry in enumerate(entries[:SHOWN], start=1):
+            best = entry.best
+            cells = [
+                str(i) if best.score is not None else text.NONE,
+                entry.label(shared),
+                text.score(best.score),
+                text.score(score_on_test(best)),
+                text.rate(best.lr) if best.score is not None else text.NONE,
+                text.short_count(best.parameters),
+                text.memory(best.state_bytes),
+                str(len(entry.trials)),
+                f"{entry.seconds:.0f} s",
+            ]
+            table.add_row(
+                *map(Text, cells), style="bold" if i == 1 and best.score is not None else ""
+            )
+        console.print(table)
+    if len(entries) > SHOWN:
+        console.print(Text(f"{len(entries) - SHOWN} more variants are in leaderboard.csv."))
+    console.print(Text("\n".join([text.endings(records), *text.caveats(entries, recipe)])))

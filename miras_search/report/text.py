@@ -1,0 +1,139 @@
+"""Numbers and sentences of the reports: the same words in the terminal and in HTML."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from miras_search.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from miras_search.recipe import Recipe
+    from miras_search.record import TrialRecord
+    from miras_search.report.leaderboard import Entry
+    from miras_search.tasks.base import Levels
+
+NONE = "-"
+"""What stands where there is no number."""
+
+
+def score(value: float | None) -> str:
+    """Four decimals, so that a column lines up."""
+    return NONE if value is None else f"{value:.4f}"
+
+
+def rate(value: float) -> str:
+    """A learning rate, to three digits."""
+    return f"{value:.3g}"
+
+
+def count(value: int | None) -> str:
+    """A whole number with separators."""
+    return NONE if value is None else f"{value:,}"
+
+
+def short_count(value: int | None) -> str:
+    """A whole number to three digits or so, such as 118k."""
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value is not None and value >= unit:
+            whole = len(str(value // unit))
+            return f"{value / unit:.{max(0, 3 - whole)}f}{name}"
+    return count(value)
+
+
+def memory(value: int | None) -> str:
+    """Bytes in binary units."""
+    if value is None or value < 1024:
+        return NONE if value is None else f"{value} B"
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= unit:
+            break
+    return f"{value / unit:.1f} {name}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def better(recipe: Recipe) -> str:
+    """Which scores are better, in words."""
+    return "higher is better" if recipe.task.direction == "maximize" else "lower is better"
+
+
+def known_levels(levels: Levels) -> dict[str, float]:
+    """Chance, plateau and ceiling, as far as they are known."""
+    named = {"chance": levels.chance, "plateau": levels.plateau, "ceiling": levels.ceiling}
+    return {name: level for name, level in named.items() if level is not None}
+
+
+def levels(found: Levels) -> str:
+    """The levels in one line."""
+    known = known_levels(found)
+    if not known:
+        return "chance, plateau and ceiling unknown"
+    missing = [name for name in ("chance", "plateau", "ceiling") if name not in known]
+    told = [f"{name} {level:.4g}" for name, level in known.items()]
+    return ", ".join(told + [f"{name} unknown" for name in missing])
+
+
+def endings(records: Sequence[TrialRecord]) -> str:
+    """How many trials completed, and how the others ended."""
+    complete = sum(record.score is not None for record in records)
+    if not records:
+        return "No trial has finished."
+    told = f"{complete} of {len(records)} trials completed."
+    for state, number in Counter(r.state for r in records if r.score is None).most_common():
+        reasons = Counter(reason(r) for r in records if r.state == state).most_common()
+        first = reasons[0][0].rstrip(".")
+        more = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+        told += f" {number} {'ran ' if state == 'out of memory' else ''}{state}: {first}{more}."
+    return told
+
+
+def reason(record: TrialRecord) -> str:
+    """Why a trial did not complete, on one line."""
+    return printable(record.reason or "no reason was recorded")
+
+
+def caveats(entries: Sequence[Entry], recipe: Recipe) -> list[str]:
+    """What the ranking does not show, one sentence or two each."""
+    done = [entry for entry in entries if entry.best.score is not None]
+    if not done:
+        return []
+    seeds = sorted({record.seed for entry in done for record in entry.complete})
+    told = [
+        (f"One seed ({seeds[0]}): the" if len(seeds) == 1 else "The")
+        + " ranking has no error bars. How far a score moves from seed to seed was not measured, "
+        "so a small difference is not evidence."
+    ]
+    best = done[0].best
+    plateau = recipe.task.levels("validation").plateau
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    if plateau is not None and best.score is not None and sign * (best.score - plateau) <= 0:
+        told.append(
+            f"No variant passed the plateau ({plateau:.4g}): none has learned the task yet, "
+            "and their order may change when one does."
+        )
+    tried = [len(entry.complete) for entry in done]
+    chosen = "A score is the best of a variant's trials on the validation set, so it flatters; "
+    uneven = f" Variants had {min(tried)} to {max(tried)} completed trials: more is an advantage."
+    told.append(
+        chosen
+        + "the test score had no part in the choice."
+        + (uneven if min(tried) < max(tried) else "")
+    )
+    sizes = [entry.best.parameters for entry in done if entry.best.parameters]
+    if sizes and max(sizes) >= 1.01 * min(sizes):
+        told.append(
+            f"Parameters are not matched: the largest model has {max(sizes) / min(sizes):.2f} "
+            "times those of the smallest."
+        )
+    return told

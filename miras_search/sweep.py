@@ -1,0 +1,71 @@
+"""A sweep from beginning to end: check, run, and leave every result in the study's folder."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from miras_search import wandb_log
+from miras_search.folder import StudyFolder
+from miras_search.report.html import write_report
+from miras_search.report.leaderboard import rows, terminal
+from miras_search.study import Study
+from miras_search.view import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from miras_search.recipe import Recipe
+    from miras_search.space import Space
+
+
+def sweep(space: Space, recipe: Recipe, console: Console) -> StudyFolder:
+    """Run or resume the study of a space and a recipe; return its folder.
+
+    Raises:
+        UserError: it cannot be run; nothing was written.
+        KeyboardInterrupt: it was stopped; what had finished is kept and reported.
+    """
+    preflight(recipe)
+    study = Study.begin(space, recipe)
+    with study:
+        try:
+            _execute(study, console)
+        finally:
+            # An interrupted sweep is reported as far as it came.
+            _conclude(study, console)
+    return study.folder
+
+
+def preflight(recipe: Recipe) -> None:
+    """Get the task's data, so that what cannot be had is told before anything is written."""
+    for split in recipe.task.splits:
+        recipe.task.dataset(split, recipe.seed)
+
+
+def _execute(study: Study, console: Console) -> None:
+    recipe = study.recipe
+    with Progress(study.total, study.records, recipe, console) as view:
+        if recipe.executor == "ray":
+            from miras_search.executor import ray
+
+            ray.execute(study, recipe.workers, view)
+        else:
+            from miras_search.executor import local
+
+            local.execute(study, recipe.workers or os.cpu_count() or 1, view)
+
+
+def _conclude(study: Study, console: Console) -> None:
+    folder, recipe = study.folder, study.recipe
+    terminal(study.records, recipe, console)
+    write_report(folder)
+    identity = folder.identity
+    wandb_log.summary_run(
+        wandb_log.mode(recipe.wandb),
+        folder.path,
+        identity["id"],
+        identity | {"recipe": recipe.to_dict(), "space": study.space.to_yaml()},
+        rows(study.records, recipe),
+    )
+    console.print(f"Everything is in {folder.path}: open {folder.report_file}", soft_wrap=True)

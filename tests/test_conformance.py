@@ -1,0 +1,119 @@
+"""Every registered choice, and every legal combination, through the shipped suites."""
+
+import pytest
+from naive import memorize as naive
+
+from miras_search import legality, registry
+from miras_search.memorize import memorize
+from miras_search.testing import (
+    CHECKS,
+    VARIANT_CHECKS,
+    assert_equal,
+    cases,
+    check_gradients,
+    combinations,
+    make_inputs,
+    run,
+    variants,
+)
+from miras_search.variant import Variant
+
+COMPONENTS = [case for axis in registry.AXES for case in cases(axis)]
+COMBINATIONS = list(combinations(chunk=4))
+VARIANTS = variants(chunk=4)
+LENGTHS = (1, 63, 64, 65, 200)
+
+
+def names(check):
+    return check.__name__.removeprefix("check_")
+
+
+@pytest.mark.parametrize("case", COMPONENTS, ids=lambda c: f"{c.axis}-{c}")
+def test_component(case):
+    CHECKS[case.axis](case)
+
+
+def test_every_kind_is_in_a_legal_combination():
+    met = {(axis, c.kind) for v in COMBINATIONS for axis, c in v.axes().items()}
+    assert met == {(axis, kind) for axis in registry.AXES for kind in registry.kinds(axis)}
+
+
+@pytest.mark.parametrize("check", VARIANT_CHECKS, ids=names)
+@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+def test_combination(variant, check):
+    check(variant)
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v not in COMBINATIONS], ids=str)
+def test_setting(variant):
+    for check in VARIANT_CHECKS:
+        check(variant)
+
+
+@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+def test_gradients_are_numerically_right(variant):
+    check_gradients(variant)
+
+
+@pytest.mark.parametrize("tokens", LENGTHS)
+@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+def test_chunked_against_the_naive_loop(variant, tokens):
+    at = variant.replace(chunk=16)
+    inputs = make_inputs(at, tokens, seed=tokens)
+    assert_equal(run(at, inputs, "chunked"), run(at, inputs, function=naive), f"{tokens} tokens")
+
+
+@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+def test_gradients_of_chunked_against_the_naive_loop(variant):
+    at = variant.replace(chunk=16)
+    inputs = make_inputs(at, 35, seed=3)
+    one, two = (run(at, inputs, "chunked", gradients=True, function=f) for f in (memorize, naive))
+    assert_equal(one, two, "chunk 16, 35 tokens")
+
+
+@pytest.mark.parametrize("lowering", ["reference", "chunked"])
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_setting_against_the_naive_loop(variant, chunk, lowering):
+    at = variant.replace(chunk=chunk)
+    inputs = make_inputs(at, 11, seed=chunk)
+    one, two = (run(at, inputs, lowering, gradients=True, function=f) for f in (memorize, naive))
+    assert_equal(one, two, f"chunk {chunk}, {lowering}")
+
+
+def test_gates_own_to_a_matrix_and_shared_ones_mean_the_same():
+    variant = Variant.from_dict(
+        {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum", "chunk": 4}
+    )
+    inputs = make_inputs(variant, 9)
+    own = {f"{n}.{m}": g for n, g in inputs.gates.items() for m in ("W1", "W2")}
+    mixed = {"step": inputs.gates["step"] / 2, **own}
+    shared = run(variant, inputs).y
+    for gates in (own, mixed):
+        y, _ = memorize(variant, inputs.q, inputs.k, inputs.v, gates, inputs.weights)
+        assert y.equal(shared)
+
+
+def test_illegal_combinations_are_refused():
+    """Those that the rules name, by the sentence of the rule; all others run (above)."""
+    inputs = make_inputs(COMBINATIONS[0], 3)
+    refused = 0
+    for memory in registry.kinds("memory"):
+        for bias in registry.kinds("bias"):
+            for retention in registry.kinds("retention"):
+                for algorithm in registry.kinds("algorithm"):
+                    chosen = (memory, bias, retention, algorithm)
+                    variant = Variant.from_dict(dict(zip(registry.AXES, chosen, strict=True)))
+                    if reasons := legality.reasons(variant):
+                        with pytest.raises(ValueError, match=reasons[0]):
+                            memorize(variant, inputs.q, inputs.k, inputs.v, {}, None)
+                        refused += 1
+    assert refused > 0
+
+
+def test_a_zero_start_is_refused_where_nothing_can_be_learned_from_it():
+    for memory in cases("memory"):
+        base = {"bias": "l2", "retention": "none", "algorithm": "gd", "initial_memory": "zero"}
+        variant = Variant.from_dict({"memory": memory.to_dict(), **base})
+        stuck = getattr(memory, "learns_from_zero", True) is False
+        assert bool(legality.reasons(variant)) == stuck

@@ -1,0 +1,133 @@
+"""Equal names are equal functions, and different functions have different names."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from miras_search.identities import IDENTITIES
+from miras_search.memorize import memorize
+from miras_search.memory.base import ParametricMemory
+from miras_search.nn.backbone import Backbone
+from miras_search.recipe import Size
+from miras_search.testing import close, combinations, make_inputs, variants
+from miras_search.variant import Variant
+
+BASE = {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}
+
+
+def variant(**changes):
+    return Variant.from_dict(BASE | changes)
+
+
+def weights_for(simpler, weights):
+    """The same matrices under the names the simpler variant gives them."""
+    if weights is None or not isinstance(simpler.memory, ParametricMemory):
+        return None
+    return dict(zip(simpler.memory.matrices(4, 4), weights.values(), strict=True))
+
+
+@pytest.mark.parametrize("lowering", ["reference", "chunked"])
+@pytest.mark.parametrize("known", IDENTITIES, ids=lambda i: i.statement)
+def test_both_sides_compute_the_same(known, lowering):
+    example = Variant.from_dict(known.example)
+    simpler = known.rewrite(example)
+    assert simpler is not None
+    assert simpler != example
+    assert simpler.digest == example.digest
+    assert simpler.canonical == example.canonical == example.canonical.canonical
+    inputs = make_inputs(example, 10)
+    leaves = [x.requires_grad_() for x in inputs.tensors().values()]
+    weights = weights_for(simpler, inputs.weights)
+    read = {c.name for c in simpler.coefficients() if not c.fixed}
+    gates = {n: g for n, g in inputs.gates.items() if n.partition(".")[0] in read}
+    q, k, v = inputs.q, inputs.k, inputs.v
+    one, _ = memorize(example, q, k, v, inputs.gates, inputs.weights, None, lowering)
+    two, _ = memorize(simpler, q, k, v, gates, weights, None, lowering)
+    close(one, two, known.statement, 1e-12)
+    of_one, of_two = (torch.autograd.grad(y.square().sum(), leaves) for y in (one, two))
+    for a, b in zip(of_one, of_two, strict=True):
+        close(a, b, f"gradients: {known.statement}", 1e-11)
+
+
+@pytest.mark.parametrize("known", IDENTITIES, ids=lambda i: i.statement)
+def test_both_sides_build_the_same_model(known):
+    outputs = []
+    example = Variant.from_dict(known.example)
+    for side in (example, known.rewrite(example)):
+        torch.manual_seed(0)
+        model = Backbone(side, Size(width=16, layers=1), 11)
+        logits, _ = model(torch.arange(9)[None])
+        outputs.append(logits)
+    assert outputs[0].equal(outputs[1])
+
+
+def test_equal_digests_compute_the_same():
+    """Over every case of every kind, with inputs that fit both."""
+    groups = {}
+    for v in variants(chunk=4):
+        groups.setdefault(v.digest, []).append(v)
+    merged = [group for group in groups.values() if len(group) > 1]
+    assert merged
+    for group in merged:
+        for one, two in pairwise(group):
+            a, b = make_inputs(one, 9), make_inputs(two, 9)
+            ya, _ = memorize(one, a.q, a.k, a.v, a.gates, a.weights)
+            weights = weights_for(two, a.weights)
+            yb, _ = memorize(two, a.q, a.k, a.v, {n: a.gates[n] for n in b.gates}, weights)
+            close(ya, yb, f"{one} and {two}", 1e-12)
+
+
+def test_combinations_of_kinds_are_all_different():
+    found = [v.digest for v in combinations(chunk=4)]
+    assert len(set(found)) == len(found)
+
+
+DIFFERENT = [
+    variant(),
+    variant(chunk=4),
+    variant(chunk=8),
+    variant(heads=2),
+    variant(conv=0),
+    variant(conv=1),
+    variant(qk_norm="none"),
+    variant(qk_norm="rms"),
+    variant(initial_memory="zero"),
+    variant(bias={"kind": "lp", "p": 1.5}),
+    variant(bias={"kind": "lp", "p": 2.0000001}),
+    *(variant(bias={"kind": "huber", "form": f}) for f in ("coordinate", "norm", "mixture")),
+    variant(bias={"kind": "huber", "delta": 1e6}),
+    variant(bias={"kind": "huber", "delta": "learned"}),
+    variant(bias={"kind": "huber", "per": "channel"}),
+    variant(bias={"kind": "huber", "per": "channel"}, gate_rank=8),
+    variant(retention="l2"),
+    variant(retention={"kind": "l2", "per": "channel"}),
+    variant(retention={"kind": "l2", "retention": "learned"}),
+    variant(retention={"kind": "l2", "retention": "learned", "per": "channel"}),
+    variant(retention={"kind": "l2", "retention": 0.0}),
+    variant(retention={"kind": "l2", "retention": 0.999}),
+    variant(algorithm={"kind": "gd", "max_step": 0.5}),
+    variant(algorithm={"kind": "gd", "step": 0.5}),
+    variant(algorithm={"kind": "gd", "step": "learned"}),
+    variant(algorithm={"kind": "gd", "per": "channel"}),
+    variant(algorithm="momentum"),
+    variant(algorithm={"kind": "momentum", "momentum": 0.5}),
+    variant(algorithm={"kind": "momentum", "momentum": 1.0}),
+    variant(algorithm={"kind": "momentum", "step": 0.5}),
+    variant(memory="mlp"),
+    variant(memory={"kind": "mlp", "depth": 1}),
+    variant(memory={"kind": "mlp", "form": "plain"}),
+    variant(memory={"kind": "mlp", "activation": "relu"}),
+    variant(memory={"kind": "mlp", "expansion": 2}),
+    variant(memory={"kind": "mlp", "depth": 3}),
+    variant(memory="mlp", chunk=4, bias="dot"),
+    variant(memory="mlp", bias="dot"),
+    variant(memory="attention"),
+    variant(memory={"kind": "attention", "scale": 1.0}),
+]
+
+
+def test_different_functions_have_different_digests():
+    by_digest = {}
+    for v in DIFFERENT:
+        assert by_digest.setdefault(v.digest, v) is v, f"{v} has the digest of {by_digest[v.digest]}"
