@@ -44,12 +44,13 @@ def identity(
 
 
 def simplify(variant: Variant) -> Variant:
-    """Apply identities until none applies."""
-    for known in IDENTITIES:
-        simpler = known.rewrite(variant)
-        if simpler is not None and simpler != variant:
-            return simplify(simpler)
-    return variant
+    """Apply identities until none changes anything."""
+    while True:
+        before = variant
+        for known in IDENTITIES:
+            variant = known.rewrite(variant) or variant
+        if variant == before:
+            return variant
 
 
 @identity("lp with p = 2 is l2", bias={"kind": "lp", "p": 2.0})
@@ -128,7 +129,8 @@ def _(variant: Variant) -> Variant | None:
     memory = variant.memory
     if not (isinstance(memory, Mlp) and memory.depth == 1):
         return None
-    return variant.replace(memory=Mlp(depth=1, form=memory.form))
+    simple = Mlp(depth=1, form=memory.form)
+    return variant.replace(memory=simple) if memory != simple else None
 
 
 @identity("a plain mlp of depth 1 is a matrix", memory={"kind": "mlp", "depth": 1, "form": "plain"})
@@ -143,7 +145,8 @@ def _(variant: Variant) -> Variant | None:
 
 @identity("a gradient that never looks at the memory is exact at any chunk", bias="dot", chunk=4)
 def _(variant: Variant) -> Variant | None:
-    return variant.replace(chunk=1) if variant.gradient_is_constant else None
+    idle = variant.chunk != 1 and variant.gradient_is_constant
+    return variant.replace(chunk=1) if idle else None
 
 
 @identity(
@@ -158,7 +161,8 @@ def _(variant: Variant) -> Variant | None:
 
     if not variant.memory.grows:
         return None
-    return variant.replace(algorithm=Gd(), chunk=1, initial_memory="learned")
+    simple = variant.replace(algorithm=Gd(), chunk=1, initial_memory="learned")
+    return simple if simple != variant else None
 
 
 @identity("the qk_norm that the memory prefers is what auto means", qk_norm="l2")
@@ -169,6 +173,8 @@ def _(variant: Variant) -> Variant | None:
 
 @identity("gate_rank does nothing where no coefficient is projected per channel", gate_rank=8)
 def _(variant: Variant) -> Variant | None:
-    projected = any(c.per == "channel" and c.source == "data" for c in variant.coefficients())
     default = type(variant).model_fields["gate_rank"].default
+    if variant.gate_rank == default:
+        return None
+    projected = any(c.per == "channel" and c.source == "data" for c in variant.coefficients())
     return None if projected else variant.replace(gate_rank=default)

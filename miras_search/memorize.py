@@ -46,8 +46,9 @@ def memorize(
             natural units (retention 1 keeps everything): `[B, T, H]`, or `[B, T, H, channels]`
             with one entry for each value channel (`delta`) or for each row of the memory matrix
             (`step`, `retention`, `momentum`). "<name>.<matrix>" gives one matrix its own.
-        weights: the initial memory by matrix name, `[H, out, in]` each; None starts a matrix
-            memory at zero. Names and shapes: `variant.memory.matrices(K, V)`.
+        weights: the initial memory by matrix name, `[H, out, in]` each; None starts a memory
+            that can learn from there (a matrix) at zero. Names and shapes:
+            `variant.memory.matrices(K, V)`.
         state: what an earlier call returned, to go on from there; `weights` is then not read.
             Any split of a sequence into calls gives the same result.
         lowering: "reference" goes token by token and is the definition; "chunked" computes the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,10 +51,12 @@ def sampler(recipe: Recipe, trial: int) -> optuna.samplers.BaseSampler:
     """
     seed = random.Random(f"{recipe.seed}/{trial}").getrandbits(32)
     if recipe.sampler == "tpe":
-        # While several trials run, each counts as bad: the others look elsewhere.
-        return optuna.samplers.TPESampler(
-            multivariate=True, group=True, constant_liar=True, seed=seed
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # While several trials run, each counts as bad: the others look elsewhere.
+            return optuna.samplers.TPESampler(
+                multivariate=True, group=True, constant_liar=True, seed=seed
+            )
     return optuna.samplers.RandomSampler(seed=seed)
 
 

@@ -29,11 +29,12 @@ def sweep(space: Space, recipe: Recipe, console: Console) -> StudyFolder:
     preflight(recipe)
     study = Study.begin(space, recipe)
     with study:
+        before = len(study.records)
         try:
             _execute(study, console)
         finally:
             # An interrupted sweep is reported as far as it came.
-            _conclude(study, console)
+            _conclude(study, console, news=len(study.records) > before)
     return study.folder
 
 
@@ -56,16 +57,17 @@ def _execute(study: Study, console: Console) -> None:
             local.execute(study, recipe.workers or os.cpu_count() or 1, view)
 
 
-def _conclude(study: Study, console: Console) -> None:
+def _conclude(study: Study, console: Console, news: bool) -> None:
     folder, recipe = study.folder, study.recipe
     terminal(study.records, recipe, console)
     write_report(folder)
-    identity = folder.identity
-    wandb_log.summary_run(
-        wandb_log.mode(recipe.wandb),
-        folder.path,
-        identity["id"],
-        identity | {"recipe": recipe.to_dict(), "space": study.space.to_yaml()},
-        rows(study.records, recipe),
-    )
+    if news:
+        asked = {"recipe": recipe.to_dict(), "space": study.space.to_yaml()}
+        wandb_log.summary_run(
+            wandb_log.mode(recipe.wandb),
+            folder.path,
+            folder.identity["id"],
+            folder.identity | asked,
+            rows(study.records, recipe),
+        )
     console.print(f"Everything is in {folder.path}: open {folder.report_file}", soft_wrap=True)

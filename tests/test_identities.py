@@ -1,5 +1,6 @@
 """Equal names are equal functions, and different functions have different names."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -65,7 +66,9 @@ def test_both_sides_build_the_same_model(known):
 def test_equal_digests_compute_the_same():
     """Over every case of every kind, with inputs that fit both."""
     groups = {}
-    for v in variants(chunk=4):
+    forms = ("coordinate", "norm", "mixture")
+    unbounded = [variant(bias={"kind": "huber", "form": f, "delta": math.inf}) for f in forms]
+    for v in [*variants(chunk=4), *unbounded]:
         groups.setdefault(v.digest, []).append(v)
     merged = [group for group in groups.values() if len(group) > 1]
     assert merged
@@ -76,6 +79,7 @@ def test_equal_digests_compute_the_same():
             weights = weights_for(two, a.weights)
             yb, _ = memorize(two, a.q, a.k, a.v, {n: a.gates[n] for n in b.gates}, weights)
             close(ya, yb, f"{one} and {two}", 1e-12)
+    assert len({v.digest for v in unbounded}) == 1
 
 
 def test_combinations_of_kinds_are_all_different():
@@ -130,4 +134,5 @@ DIFFERENT = [
 def test_different_functions_have_different_digests():
     by_digest = {}
     for v in DIFFERENT:
-        assert by_digest.setdefault(v.digest, v) is v, f"{v} has the digest of {by_digest[v.digest]}"
+        known = by_digest.setdefault(v.digest, v)
+        assert known is v, f"{v} has the digest of {known}"

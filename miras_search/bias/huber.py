@@ -65,6 +65,7 @@ class Huber(Bias):
         else:
             inside = r.square().sum(-1, keepdim=True) <= delta.square()
             size = (r.square() + SMOOTHING).sqrt()
+        delta = _outside(delta, inside)
         return (r.square() / 2).where(inside, delta * (size - delta / 2)).sum(-1)
 
     def gradient(self, pred: Tensor, target: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
@@ -74,7 +75,15 @@ class Huber(Bias):
         if self.form == "coordinate":
             return r.minimum(delta).maximum(-delta)
         inside = r.square().sum(-1, keepdim=True) <= delta.square()
-        return r.where(inside, delta * r * (r.square() + SMOOTHING).rsqrt())
+        outside = _outside(delta, inside) * r * (r.square() + SMOOTHING).rsqrt()
+        return r.where(inside, outside)
+
+
+def _outside(delta: Tensor, inside: Tensor) -> Tensor:
+    """The threshold where it is exceeded, else 1: an infinite one would turn the derivatives of
+    the branch that is not taken into NaN.
+    """
+    return delta.where(~inside, 1.0)
 
 
 def _excess(r: Tensor, delta: Tensor) -> Tensor:

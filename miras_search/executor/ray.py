@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 # Read by Ray when it is imported: no own output, no result files beside ours, no change of the
 # working directory (a recipe may name files), no statistics sent, Ctrl-C raised here.
-os.environ |= {
+for name, value in {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-} | dict(os.environ)
+}.items():
+    os.environ.setdefault(name, value)
 
 import ray
 from ray import tune
@@ -37,6 +39,7 @@ def execute(study: Study, workers: int | None, view: Progress) -> None:
 
     The folder of the study must be one that every node of the cluster sees.
     """
+    storage = study.folder.path.absolute() / "ray"
     with _cluster(study.recipe.address):
         resources = _share(workers, study.recipe.accelerator)
         tune.Tuner(
@@ -46,14 +49,17 @@ def execute(study: Study, workers: int | None, view: Progress) -> None:
                 num_samples=-1,
                 max_concurrent_trials=workers,
                 reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
-                name="ray",
-                storage_path=str(study.folder.path.absolute()),
+                name="tune",
+                storage_path=str(storage),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         ).fit()
+    # Whatever Ray kept there, the study has it.
+    shutil.rmtree(storage, ignore_errors=True)
 
 
 class Asker(Searcher):
@@ -91,11 +97,15 @@ class Asker(Searcher):
         self.study.tell(record)
         self.view.finished(record)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray snapshots its searcher, but the study keeps its own journal."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
-        """The study keeps its own journal; Ray's snapshot of the searcher is not needed."""
+        """See `__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """See `save`."""
+        """See `__getstate__`."""
 
 
 def _trainable(config: dict[str, Any]) -> None:

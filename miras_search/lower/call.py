@@ -152,13 +152,14 @@ def _start(
     given = dict(weights or {})
     if unknown := set(given) - set(shapes):
         raise ValueError(f"unknown weights {sorted(unknown)}: expected {sorted(shapes)}")
-    linear = variant.memory.linear
+    memory = variant.memory
+    from_zero = isinstance(memory, ParametricMemory) and memory.learns_from_zero
     tensors: dict[str, Tensor] = {}
     for matrix, (out, width) in shapes.items():
         if matrix in given:
             _expect(f"weights['{matrix}']", given[matrix], (heads, out, width))
             start = given[matrix].expand(batch, heads, out, width)
-        elif linear:
+        elif from_zero:
             start = k.new_zeros(batch, heads, out, width)
         else:
             raise ValueError(f"weights lacks '{matrix}': expected {(heads, out, width)}")

@@ -97,8 +97,9 @@ def _advance(update: Transition, old: Sequence[Tensor], write: Tensor) -> list[T
 
 def _rows(coefficient: Tensor | float) -> Tensor | float:
     """A coefficient `[B, H, 1 or out]` as it multiplies the rows of `[B, H, out, in]`."""
-    per_gate = isinstance(coefficient, Tensor) and coefficient.dim() > 0
-    return coefficient[..., None] if per_gate else coefficient
+    if isinstance(coefficient, Tensor) and coefficient.dim() > 0:
+        return coefficient[..., None]
+    return coefficient
 
 
 def _by_token(gates: Gates, tokens: int) -> Iterator[Gates]:

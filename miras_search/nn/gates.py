@@ -21,6 +21,9 @@ class Gate(nn.Module):
 
     A sigmoid between the ends of its range (a softplus above `low` if it has no upper end),
     at `initial` for a zero projection. Per channel the projection has low rank (MIRAS: 32 or 64).
+
+    Rounding would reach the ends, where a threshold of 0 divides by zero and a retention of 1
+    never forgets: the value is kept inside.
     """
 
     def __init__(
@@ -46,10 +49,11 @@ class Gate(nn.Module):
         if self.projection is not None:
             logit = logit + self.projection(x)
         low, high = self.coefficient.low, self.coefficient.high
+        smallest = torch.finfo(logit.dtype).eps
         if math.isinf(high):
-            value = low + functional.softplus(logit)
+            value = low + functional.softplus(logit).clamp(min=smallest)
         else:
-            value = low + (high - low) * logit.sigmoid()
+            value = low + (high - low) * logit.sigmoid().clamp(smallest, 1 - smallest)
         return value.unflatten(-1, self.shape)
 
 

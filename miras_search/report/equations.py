@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
-if TYPE_CHECKING:
-    from miras_search.variant import Variant
-
 _SCRIPT = re.compile(r"([_^])(?:\{([^{}]*)\}|(\w))")
 _SYMBOLS = {"grad ": "∇", "||": "‖", "<=": "≤", ">=": "≥", "sum_": "Σ_", " - ": " − "}
-
-
-def update(variant: Variant) -> str:
-    """The update equation: the algorithm's, with what the retention gate keeps filled in."""
-    if variant.memory.grows:
-        return variant.memory.equation
-    return variant.algorithm.equation.format(kept=variant.retention.kept)
 
 
 def html(equation: str) -> Markup:

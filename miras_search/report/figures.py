@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from dataclasses import dataclass
-from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from miras_search.registry import AXES
-from miras_search.report import dots, text
+from miras_search.report import dots, marks, text
 from miras_search.report.leaderboard import shared_choices
-from miras_search.report.svg import GRID, INK, MARKERS, MUTED, PAGE, SERIES, canvas, inline
+from miras_search.report.svg import MARKERS, MUTED, PAGE, SERIES, canvas, inline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from miras_search.recipe import Recipe
+    from miras_search.record import TrialRecord
     from miras_search.report.leaderboard import Entry
 
 ROWS = 20
@@ -62,7 +61,7 @@ def draw(entries: Sequence[Entry], recipe: Recipe) -> list[Picture]:
     """Every figure that the trials give data for."""
     scored = [entry for entry in entries if entry.best.score is not None]
     scores = Scores(scored, recipe)
-    makers = (by_variant, curves, by_state, by_rate, by_choice)
+    makers = (curves, by_variant, by_choice, by_state, by_rate)
     return [picture for maker in makers if scored and (picture := maker(scores)) is not None]
 
 
@@ -101,7 +100,7 @@ def by_choice(scores: Scores) -> Picture | None:
 def curves(scores: Scores) -> Picture | None:
     """Validation score against step, for the best variants."""
     best = [entry.best for entry in scores.entries[: len(SERIES)]]
-    points = [[(p.step, p.score) for p in r.curve if math.isfinite(p.score)] for r in best]
+    points = [[(float(p.step), p.score) for p in r.curve if math.isfinite(p.score)] for r in best]
     if not any(len(line) > 1 for line in points):
         return None
 
@@ -109,7 +108,7 @@ def curves(scores: Scores) -> Picture | None:
         axes = figure.add_subplot()
         axes.set(xlabel="step", ylabel=_wrapped(scores.axis))
         _series(figure, points, scores, "best")
-        dots.draw_levels(axes, scores.levels, vertical=False)
+        marks.draw_levels(axes, scores.levels, vertical=False)
 
     caption = "The best trial of each of the best variants, on the validation set as it trained."
     return _picture("curves", "Learning curves", caption, 2.7 + 0.16 * len(best), fill)
@@ -123,13 +122,11 @@ def by_rate(scores: Scores) -> Picture | None:
         return None
 
     def fill(figure: Figure) -> None:
-        axes = figure.add_subplot(xscale="log")
+        axes = figure.add_subplot()
         axes.set(xlabel="peak learning rate (log scale)", ylabel=_wrapped(scores.axis))
         _series(figure, points, scores, "all")
-        dots.draw_levels(axes, scores.levels, vertical=False)
-        rates = sorted({lr for line in points for lr, _ in line})
-        if len(rates) <= 6:
-            axes.set_xticks(rates, labels=[text.rate(rate) for rate in rates])
+        marks.draw_levels(axes, scores.levels, vertical=False)
+        marks.log_axis(axes, {lr for line in points for lr, _ in line}, text.rate)
 
     caption = (
         "Completed trials of the best variants. A best score at the edge of the rates "
@@ -148,21 +145,21 @@ def by_state(scores: Scores) -> Picture | None:
     ranks = {entry.best.digest: i for i, entry in enumerate(scores.entries, start=1)}
 
     def fill(figure: Figure) -> None:
-        axes = figure.add_subplot(xscale="log")
+        axes = figure.add_subplot()
         axes.set(xlabel="state of one sequence (log scale)", ylabel=_wrapped(scores.axis))
-        axes.xaxis.set_major_formatter(lambda value, position: text.memory(round(value)))
+        marks.log_axis(axes, {x for x, _ in placed}, _size, base=2)
         sign = -1 if scores.recipe.task.direction == "maximize" else 1
-        front = _front(placed, sign)
+        front = marks.front(placed, sign)
         axes.plot(*zip(*front, strict=True), color=MUTED, linestyle=":", linewidth=1, zorder=1)
         for i, kind in enumerate(kinds):
             own = [p for p, e in zip(placed, entries, strict=True) if e.variant.memory.kind == kind]
-            look = {"color": SERIES[i % len(SERIES)], "marker": MARKERS[i % len(MARKERS)]}
+            look: Any = {"color": SERIES[i % len(SERIES)], "marker": MARKERS[i % len(MARKERS)]}
             axes.plot(*zip(*own, strict=True), linestyle="", label=kind, **look)
         axes.margins(x=0.12, y=0.12)
         figure.legend(loc="outside lower left", ncols=4)
-        dots.draw_levels(axes, scores.levels, vertical=False)
+        marks.draw_levels(axes, scores.levels, vertical=False)
         names = [str(ranks[entry.best.digest]) for entry in entries]
-        dots.annotate(figure, axes, placed, names)
+        marks.annotate(figure, axes, placed, names)
 
     caption = (
         "The best trial of each variant, with its rank. The dotted line joins those that no "
@@ -196,16 +193,19 @@ def _series(
                 marker=MARKERS[i],
                 markeredgecolor=PAGE,
                 markeredgewidth=0.6,
-                label="\n".join(textwrap.wrap(labels[i], 62)),
+                label=text.wrapped(labels[i], 62),
             )
     handles, names = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], names[::-1], loc="outside lower left")
 
 
-def _score(record: object) -> float:
-    found = getattr(record, "score", None)
-    assert found is not None
-    return found
+def _score(record: TrialRecord) -> float:
+    assert record.score is not None
+    return record.score
+
+
+def _size(bytes_: float) -> str:
+    return text.memory(round(bytes_)).replace(".0 ", " ")
 
 
 def _wrapped(label: str) -> str:
@@ -221,12 +221,3 @@ def _choices(entries: Sequence[Entry], axis: str) -> dict[str, list[float]]:
     for name, score in whole:
         found.setdefault(name, []).append(score)
     return found
-
-
-def _front(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
-    """The points that none further left beats, from left to right."""
-    front: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda p: (p[0], sign * p[1])):
-        if not front or sign * point[1] < sign * front[-1][1]:
-            front.append(point)
-    return front

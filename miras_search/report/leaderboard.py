@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "rank",
     "trial",
     "digest",
@@ -178,7 +178,7 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
             best = entry.best
             cells = [
                 str(i) if best.score is not None else text.NONE,
-                entry.label(shared),
+                text.wrapped(entry.label(shared), max(20, console.width - 62)),
                 text.score(best.score),
                 text.score(score_on_test(best)),
                 text.rate(best.lr) if best.score is not None else text.NONE,

@@ -33,7 +33,7 @@ _PAGE_COLOURS |= {c: f"var(--series-{i}, {c})" for i, c in enumerate(SERIES) if 
 _WIDTH = 4.4
 """Inches. Text is legible when the page shrinks the figure to a phone or doubles it."""
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     # A name in the data must never be read as mathematics.
     "text.parse_math": False,

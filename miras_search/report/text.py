@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -45,12 +46,10 @@ def short_count(value: int | None) -> str:
 
 def memory(value: int | None) -> str:
     """Bytes in binary units."""
-    if value is None or value < 1024:
-        return NONE if value is None else f"{value} B"
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if value >= unit:
-            break
-    return f"{value / unit:.1f} {name}"
+        if value is not None and value >= unit:
+            return f"{value / unit:.1f} {name}"
+    return NONE if value is None else f"{value} B"
 
 
 def duration(seconds: float) -> str:
@@ -61,6 +60,17 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def bound(label: object) -> str:
+    """A variant whose bars stay at the ends of lines when it is wrapped."""
+    return str(label).replace(" |", "\xa0|")
+
+
+def wrapped(label: str, width: int) -> str:
+    """A variant on lines of at most `width`, words permitting."""
+    lines = textwrap.wrap(bound(label), width, break_on_hyphens=False, break_long_words=False)
+    return "\n".join(lines).replace("\xa0", " ")
 
 
 def better(recipe: Recipe) -> str:
@@ -84,16 +94,21 @@ def levels(found: Levels) -> str:
     return ", ".join(told + [f"{name} unknown" for name in missing])
 
 
-def endings(records: Sequence[TrialRecord]) -> str:
-    """How many trials completed, and how the others ended."""
-    complete = sum(record.score is not None for record in records)
+def completed(records: Sequence[TrialRecord]) -> str:
+    """How many of the finished trials have a score."""
     if not records:
         return "No trial has finished."
-    told = f"{complete} of {len(records)} trials completed."
+    complete = sum(record.score is not None for record in records)
+    return f"{complete} of {len(records)} {'trials' if len(records) > 1 else 'trial'} completed."
+
+
+def endings(records: Sequence[TrialRecord]) -> str:
+    """How many trials completed, and how the others ended."""
+    told = completed(records)
     for state, number in Counter(r.state for r in records if r.score is None).most_common():
         reasons = Counter(reason(r) for r in records if r.state == state).most_common()
         first = reasons[0][0].rstrip(".")
-        more = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+        more = f", and {len(reasons) - 1} more reasons" if len(reasons) > 1 else ""
         told += f" {number} {'ran ' if state == 'out of memory' else ''}{state}: {first}{more}."
     return told
 
@@ -122,6 +137,9 @@ def caveats(entries: Sequence[Entry], recipe: Recipe) -> list[str]:
             f"No variant passed the plateau ({plateau:.4g}): none has learned the task yet, "
             "and their order may change when one does."
         )
+    tied = sum(entry.best.score == best.score for entry in done)
+    if tied > 1:
+        told.append(f"The first {tied} are tied: their order is that of their trials.")
     tried = [len(entry.complete) for entry in done]
     chosen = "A score is the best of a variant's trials on the validation set, so it flatters; "
     uneven = f" Variants had {min(tried)} to {max(tried)} completed trials: more is an advantage."

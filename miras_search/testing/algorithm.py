@@ -21,7 +21,6 @@ def check_retention(retention: Retention) -> None:
     """A factor that is finite, not above 1, and 1 exactly where the gate keeps everything."""
     check_component(retention)
     check_coefficients(retention.coefficients())
-    assert retention.kept, f"{retention} does not say what it keeps"
     factors = [retention.retain(_values(retention.coefficients(), seed)) for seed in range(4)]
     everything = all(bool((torch.as_tensor(f) == 1).all()) for f in factors)
     settings = retention.coefficients()
@@ -39,8 +38,6 @@ def check_retention(retention: Retention) -> None:
 def check_algorithm(algorithm: Algorithm) -> None:
     """A transition as large as its slots, whose step and coefficients are in range."""
     check_component(algorithm)
-    assert "{kept}" in algorithm.equation, "the equation has no place for the retention gate"
-    algorithm.equation.format(kept="W_{t-1}")
     assert algorithm.slots, f"{algorithm} carries nothing"
     assert len(set(algorithm.slots)) == len(algorithm.slots), "two slots share a name"
     for chunk in CHUNKS:

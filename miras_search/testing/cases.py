@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -128,7 +128,5 @@ def _numbers(kind: type, bounds: dict[str, Any], default: Any) -> list[Any]:
     if high is None:
         return [low]
     marks = [low, default, high] if own and low < default < high else [low, high]
-    between = [
-        a + (b - a) * part for a, b in zip(marks, marks[1:], strict=False) for part in (0.25, 0.75)
-    ]
+    between = [a + (b - a) * part for a, b in pairwise(marks) for part in (0.25, 0.75)]
     return sorted({*marks, *between})

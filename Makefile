@@ -1,0 +1,37 @@
+# Set up everything in .venv, then: sweep, test, lint, ...
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SPACE ?= spaces/core.yaml
+RECIPE ?= recipes/bytes.yaml
+
+.PHONY: sweep test test-slow lint format clean
+
+sweep: $(VENV)/ready
+	$(BIN)/python sweep.py $(SPACE) $(RECIPE) $(ARGS)
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
+
+# One pip call with the pins: torch resolved first keeps other builds of it from coming in.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or later is needed"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,7 @@
+"""`python -m miras_search`: the command line."""
+
+import sys
+
+from miras_search.cli import main
+
+sys.exit(main())

@@ -1,0 +1,156 @@
+"""One self-contained page about a study: no network, no scripts, nothing to install."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from miras_search.record import write_whole
+from miras_search.report import equations, figures, text
+from miras_search.report.leaderboard import (
+    best_per_variant,
+    rows,
+    score_on_test,
+    shared_choices,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from jinja2 import Environment
+
+    from miras_search.folder import StudyFolder
+    from miras_search.recipe import Recipe
+    from miras_search.record import TrialRecord
+    from miras_search.space import Space
+
+COUNTED = 20_000
+"""Combinations that a report takes the time to tell apart."""
+
+
+def write_report(folder: StudyFolder) -> Path:
+    """Write report.html from what lies in the folder, and say where it is.
+
+    Raises:
+        UserError: the folder's space or recipe cannot be read.
+    """
+    records, recipe = folder.records(), folder.recipe
+    entries = best_per_variant(records, recipe)
+    scored = bool(entries) and entries[0].best.score is not None
+    page = (
+        _environment()
+        .get_template("template.html")
+        .render(
+            name=folder.identity["name"],
+            recipe=recipe,
+            task=recipe.task,
+            metric=recipe.task.metric.replace("_", " "),
+            better=text.better(recipe),
+            records=records,
+            completed=text.completed(records),
+            entries=entries,
+            shared=shared_choices(entries),
+            winner=entries[0] if scored else None,
+            equations=entries[0].variant.equations() if scored else {},
+            caveats=text.caveats(entries, recipe),
+            levels=_levels(recipe),
+            further=recipe.task.evaluations,
+            figures=figures.draw(entries, recipe),
+            trials=rows(records, recipe),
+            failures=_failures(records),
+            asked=_asked(folder.space, recipe),
+            space_yaml=folder.space_file.read_text(),
+            recipe_yaml=folder.recipe_file.read_text(),
+            versions=_distinct(record.versions for record in records),
+            devices=sorted({record.device for record in records} - {""}),
+            began=min((record.started for record in records if record.started), default="")[:16],
+            seconds=sum(record.seconds for record in records),
+            command=_command(folder),
+        )
+    )
+    write_whole(folder.report_file, page)
+    return folder.report_file
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("miras_search.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (text.score, text.rate, text.count, text.memory, text.duration, text.bound)
+    environment.filters |= {made.__name__: made for made in filters}
+    environment.filters |= {"equation": equations.html, "on_test": score_on_test}
+    return environment
+
+
+def _levels(recipe: Recipe) -> list[dict[str, Any]]:
+    """Chance, plateau and ceiling of every held-out set."""
+    return [
+        {"split": split, **vars(recipe.task.levels(split))}
+        for split in recipe.task.splits
+        if split != "train"
+    ]
+
+
+def _failures(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    """Trials without a score by how and why they ended, most frequent first."""
+    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for record in records:
+        if record.score is None:
+            numbers[record.state, text.reason(record)].append(record.number)
+    found = [
+        {"state": state, "reason": reason, "count": len(which), "numbers": _few(which)}
+        for (state, reason), which in numbers.items()
+    ]
+    return sorted(found, key=lambda failure: -failure["count"])
+
+
+def _few(numbers: Sequence[int]) -> str:
+    told = ", ".join(map(str, numbers[:12]))
+    return told + (f" and {len(numbers) - 12} more" if len(numbers) > 12 else "")
+
+
+def _asked(space: Space, recipe: Recipe) -> dict[str, str]:
+    """What the study set out to do, in a few facts."""
+    task, size = recipe.task, recipe.size
+    if space.infinite is not None:
+        variants = f"not countable: {space.infinite}"
+    elif space.combinations <= COUNTED:
+        variants = f"{space.size:,} distinct and feasible, of {space.combinations:,} combinations"
+    else:
+        variants = f"{space.combinations:,} combinations"
+    tokens = recipe.steps * recipe.batch * task.length
+    rates = recipe.lr.plain()
+    return {
+        "Space": f"{space.name}: {variants}",
+        "Task": f"{task}: {task.__doc__ or ''}".splitlines()[0],
+        "Trials": f"{'every point' if recipe.trials is None else f'{recipe.trials:,}'}, "
+        f"chosen by {recipe.sampler}, seed {recipe.seed}",
+        "Training": f"{recipe.steps:,} steps of {recipe.batch} x {task.length} tokens: "
+        f"{tokens:,} tokens a trial",
+        "Learning rate": f"{rates}",
+        "Model": f"width {size.width}, {size.layers} layers, SwiGLU of {size.mlp:g} x width",
+    }
+
+
+def _distinct(found: Any) -> dict[str, str]:
+    """Versions by package; several where trials differ."""
+    seen: dict[str, dict[str, None]] = defaultdict(dict)
+    for versions in found:
+        for package, version in versions.items():
+            seen[package][version] = None
+    return {package: ", ".join(versions) for package, versions in seen.items()}
+
+
+def _command(folder: StudyFolder) -> str:
+    """The sweep again, in a folder of its own."""
+    new = folder.path.with_name(f"{folder.path.name}-again")
+    words = ["miras-search", "sweep", str(folder.space_file), str(folder.recipe_file), f"out={new}"]
+    return shlex.join(words)

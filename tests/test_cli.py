@@ -1,0 +1,259 @@
+"""The command line as a user meets it: a process, its output, its exit code, its files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from study_files import RECIPE, SPACE, command, results, run, write
+
+import miras_search
+from miras_search import registry
+from miras_search.folder import StudyFolder
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One finished sweep, with wandb offline."""
+    folder = tmp_path_factory.mktemp("study")
+    arguments = ("sweep", *write(folder), f"out={folder / 'out'}", "wandb=offline", "workers=2")
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder
+
+
+def leaderboard(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "leaderboard.csv").read_text().splitlines()))
+
+
+def test_a_sweep_ends_with_a_leaderboard_and_its_files(study: Path) -> None:
+    told = (study / "stdout").read_text()
+    assert "8/8" in told
+    assert "8 of 8 trials completed" in told
+    assert str(study / "out" / "report.html") in told
+    assert (study / "stderr").read_text() == ""
+    rows = leaderboard(study / "out")
+    assert len(rows) == 8
+    wanted = {"trial", "digest", "variant", "state", "score", "parameters", "seconds"}
+    assert wanted <= set(rows[0])
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert "<svg" in (study / "out" / "report.html").read_text()
+
+
+def test_the_best_checkpoint_is_the_model_that_was_scored(study: Path) -> None:
+    folder = StudyFolder(study / "out")
+    best = max(folder.records(), key=lambda r: (r.score, -r.number))
+    model = miras_search.load(study / "out" / "best")
+    assert sum(p.numel() for p in model.parameters()) == best.parameters
+    task = folder.recipe.task
+    examples = [task.dataset("validation", best.seed)[i] for i in range(16)]
+    tokens, targets = (torch.stack(x) for x in zip(*examples, strict=True))
+    with torch.no_grad():
+        said = model(tokens)[0].argmax(-1)
+    scored = targets != -100
+    accuracy = (said == targets)[scored].float().mean().item()
+    assert accuracy == pytest.approx(best.metrics["validation/accuracy"], abs=1e-6)
+    weights = sorted(p.parent.name for p in (study / "out" / "trials").glob("*/*.safetensors"))
+    assert weights == [f"{best.number:05d}"]
+
+
+def test_the_best_variant_can_be_shown_and_trained(study: Path, tmp_path: Path) -> None:
+    best = str(study / "out" / "best.yaml")
+    shown = json.loads(run("show", best, "--json", "width=8", "layers=1", "mlp=1").stdout)
+    rows = leaderboard(study / "out")
+    assert shown["digest"] == rows[0]["digest"]
+    assert shown["state_bytes"] == int(rows[0]["state_bytes"])
+    out = tmp_path / "out"
+    recipe = str(study / "recipe.yaml")
+    done = run("train", best, recipe, f"lr={rows[0]['lr']}", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    assert [r["score"] for r in results(out)] == [float(rows[0]["score"])]
+    refused = run("train", best, recipe, f"out={tmp_path / 'no'}")
+    assert refused.returncode == 2
+    assert "lr" in refused.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_running_again_and_resume_do_not_train_again(study: Path) -> None:
+    out = study / "out"
+    before = {f: f.read_bytes() for f in out.glob("trials/*/record.json")}
+    for arguments in (
+        ("sweep", str(study / "space.yaml"), str(study / "recipe.yaml"), f"out={out}"),
+        ("resume", str(out)),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert {f: f.read_bytes() for f in out.glob("trials/*/record.json")} == before
+
+
+def test_resume_takes_a_larger_budget(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("sweep", *write(tmp_path), f"out={out}", "trials=1").returncode == 0
+    assert run("resume", str(out), "trials=2").returncode == 0
+    assert len(results(out)) == 2
+
+
+def test_report_writes_the_files_again(study: Path) -> None:
+    out = study / "out"
+    leaderboard = (out / "leaderboard.csv").read_text()
+    (out / "leaderboard.csv").unlink()
+    (out / "report.html").unlink()
+    assert run("report", str(out)).returncode == 0
+    assert (out / "leaderboard.csv").read_text() == leaderboard
+    assert (out / "report.html").is_file()
+
+
+def test_wandb_has_a_run_for_each_trial_and_one_for_the_study(study: Path) -> None:
+    """Written by wandb, read back by wandb."""
+    out = study / "out"
+    identity = json.loads((out / "study.json").read_text())["id"]
+    runs = {}
+    for file in (out / "wandb").glob("offline-run-*/*.wandb"):
+        read = subprocess.run(
+            [command()[0], "-m", "wandb", "leet", "inspect", "--json", str(file)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        runs[file.stem.removeprefix("run-")] = read.stdout
+    trials = {f"{identity}-trial-{number}" for number in range(8)}
+    assert set(runs) == trials | {f"{identity}-summary"}
+    for record in StudyFolder(out).records():
+        told = runs[f"{identity}-trial-{record.number}"]
+        assert record.digest in told
+        assert told.count('"type":"history"') == len(record.curve) == 3
+        assert identity in told
+        assert "number_wanted" not in told
+        assert str(round(record.score or 0, 4)) in told
+    assert "leaderboard" in runs[f"{identity}-summary"]
+
+
+def test_no_secret_of_the_environment_reaches_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
+    out = tmp_path / "out"
+    arguments = ("sweep", *write(tmp_path), f"out={out}", "trials=1", "wandb=offline")
+    assert run(*arguments).returncode == 0
+    secret = b"0123456789abcdef0123456789abcdef01234567"
+    assert not [f for f in out.rglob("*") if f.is_file() and secret in f.read_bytes()]
+
+
+def test_plan_counts_before_anything_trains(tmp_path: Path) -> None:
+    space = SPACE.replace("[l2, dot]", "[l2, {kind: lp, p: 2}, dot]")
+    files = write(tmp_path, space + "where: [memory.kind == 'mlp' or bias.kind != 'dot']\n")
+    done = run("plan", *files, "--json", cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    # matrix with l2; mlp with l2 and dot: lp with p = 2 is l2.
+    assert facts["feasible"] == 3
+    assert facts["trials"] == 6
+    assert sum(facts["rejected"].values()) == 1
+    assert facts["seconds"] > 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["recipe.yaml", "space.yaml"]
+    told = run("plan", *files, cwd=tmp_path).stdout
+    assert "3 distinct feasible variants" in told
+    assert "6 trials" in told
+    assert "where:" in told
+
+
+def test_list_is_the_registry() -> None:
+    listed = json.loads(run("list", "--json").stdout)
+    assert listed == {axis: list(registry.kinds(axis)) for axis in registry.AXES}
+    assert "mqar" in json.loads(run("list", "tasks", "--json").stdout)["task"]
+    assert "yaad" in run("list", "published").stdout
+    for axis, kinds in listed.items():
+        assert all(kind in run("list").stdout for kind in kinds), axis
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("list",)])
+def test_a_question_is_answered_in_a_second(arguments: tuple[str, ...]) -> None:
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert run(*arguments).returncode == 0
+        times.append(time.monotonic() - began)
+    assert min(times) < 1
+    heavy = "import sys; from miras_search.cli import main; main(['list']); "
+    heavy += "print({'torch', 'ray', 'wandb', 'optuna'} & set(sys.modules))"
+    told = subprocess.run([command()[0], "-c", heavy], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "set()"
+
+
+BAD = {
+    "a misspelt key of the space": (SPACE + "retension: l2\n", RECIPE, "space.yaml:7: retension"),
+    "an unknown kind": (SPACE.replace("l2,", "l22,"), RECIPE, "did you mean 'l2'?"),
+    "a wrong type": (SPACE, RECIPE.replace("steps: 6", "steps: six"), "recipe.yaml:9: steps"),
+    "an empty choice": (SPACE.replace("[l2, dot]", "[]"), RECIPE, "space.yaml:2: bias"),
+    "nothing feasible": (SPACE + "where: [chunk == 5]\n", RECIPE, "no feasible variant"),
+    "a width that does not divide": (SPACE, RECIPE.replace("width: 8", "width: 9"), "2 heads"),
+    "no corpus": (
+        SPACE,
+        RECIPE.replace("kind: mqar", "kind: bytes\n  files: nowhere/*.txt").replace(
+            "  pairs: 2\n  vocab: 64\n", ""
+        ),
+        "nowhere/*.txt",
+    ),
+    "code": (SPACE + "where: [\"__import__('os').system('touch HACKED')\"]\n", RECIPE, ":7: where"),
+    "a resolver": (SPACE + "name: ${oc.env:HOME}\n", RECIPE, "space.yaml:7"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_message_and_writes_nothing(case: str, tmp_path: Path) -> None:
+    space, recipe, expected = BAD[case]
+    files = write(tmp_path, space, recipe)
+    done = run("sweep", *files, cwd=tmp_path)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["recipe.yaml", "space.yaml"]
+
+
+def test_all_problems_of_both_files_come_at_once(tmp_path: Path) -> None:
+    files = write(tmp_path, SPACE + "chunks: 3\n", RECIPE + "stepps: 3\nwokers: 2\n")
+    done = run("sweep", *files, "btch=3", "nonsense", cwd=tmp_path)
+    assert done.returncode == 2
+    for expected in ("chunks", "stepps", "wokers", "btch", "nonsense"):
+        assert expected in done.stderr
+    assert done.stderr.count("error: ") == 5
+
+
+@pytest.mark.parametrize("arguments", [("report", "nowhere"), ("resume", "."), ("show", "no.yaml")])
+def test_what_is_not_there_is_said(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+SPACES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "spaces").rglob("*.yaml"))
+RECIPES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SPACES)
+def test_every_space_runs(file: str, tmp_path: Path) -> None:
+    _, recipe = write(tmp_path)
+    small = ("size.width=16", "steps=2", "evaluate=1", "trials=2", "workers=2", "sampler=random")
+    done = run("sweep", str(ROOT / file), recipe, *small, f"out={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert all(r["state"] == "complete" for r in results(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("file", RECIPES)
+def test_every_recipe_runs(file: str, tmp_path: Path) -> None:
+    space, _ = write(tmp_path)
+    small = ("heads=2", "steps=2", "evaluate=1", "trials=1", "workers=1", "task.eval_examples=8")
+    more = ("sampler=random", "wandb=disabled", f"out={tmp_path / 'out'}")
+    done = run("sweep", space, str(ROOT / file), *small, *more)
+    assert done.returncode == 0, done.stderr
+    assert [r["state"] for r in results(tmp_path / "out")] == ["complete"]

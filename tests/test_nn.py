@@ -1,0 +1,218 @@
+"""The layers around a memory: every parameter learns, and nothing looks ahead or sideways."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from miras_search import registry
+from miras_search.component import Coefficient
+from miras_search.nn.backbone import Backbone
+from miras_search.nn.gates import Gate
+from miras_search.nn.mixer import Mixer
+from miras_search.plan import plan
+from miras_search.recipe import Size
+from miras_search.testing import cases, close, combinations, variants
+from miras_search.variant import Variant
+
+SIZE = Size(width=8, layers=1, mlp=1.0)
+VOCABULARY = 13
+COMBINATIONS = list(combinations(chunk=4, heads=2))
+DEEP = Variant.from_dict(
+    {"memory": "mlp", "bias": "huber", "retention": "l2", "algorithm": "momentum"}
+    | {"chunk": 4, "heads": 2}
+)
+
+
+def settings(variant):
+    """The combination with coefficients per head and per channel, from data and learned."""
+    names = {c.name for c in variant.coefficients()}
+    found = [variant]
+    for source in ("data", "learned"):
+        for per in ("head", "channel"):
+            changed = {}
+            for axis, component in variant.axes().items():
+                fields = type(component).model_fields
+                wanted = {name: source for name in fields if name in names}
+                wanted |= {"per": per} if "per" in fields else {}
+                changed[axis] = type(component)(**component.model_dump() | wanted)
+            found.append(variant.replace(**changed))
+    return list(dict.fromkeys(found))
+
+
+def model_of(variant, size=SIZE, seed=0, dtype=torch.float64, strong=True):
+    """A model whose values are large enough to exceed every threshold."""
+    torch.manual_seed(seed)
+    model = Backbone(variant, size, VOCABULARY).to(dtype)
+    if strong:
+        for block in model.blocks:
+            with torch.no_grad():
+                block.mixer.qkv.weight *= 6
+    return model
+
+
+def tokens_of(batch=2, tokens=11, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(VOCABULARY, (batch, tokens), generator=rng)
+
+
+def logits_of(model, tokens):
+    with torch.no_grad():
+        return model(tokens)[0]
+
+
+@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+def test_every_parameter_gets_a_gradient(variant):
+    for setting in settings(variant):
+        model = model_of(setting)
+        logits, _ = model(tokens_of())
+        cross_entropy(logits.flatten(0, 1), tokens_of(seed=1).flatten()).backward()
+        for name, parameter in model.named_parameters():
+            g = parameter.grad
+            assert g is not None, f"{setting}: {name} has no gradient"
+            assert g.isfinite().all(), f"{setting}: the gradient of {name} is not finite"
+            assert g.abs().max() > 1e-12, f"{setting}: the gradient of {name} is zero"
+
+
+@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+def test_split_stream_equals_whole(variant):
+    model, tokens = model_of(variant, Size(width=8, layers=2)), tokens_of(tokens=14)
+    with torch.no_grad():
+        whole, end = model(tokens)
+        for splits in ((1,), (4, 8), (2, 3, 9), tuple(range(1, 14))):
+            state, parts = None, []
+            for piece in tokens.tensor_split(splits, dim=1):
+                logits, state = model(piece, state)
+                parts.append(logits)
+            close(torch.cat(parts, 1), whole, f"split at {splits}")
+            assert [layer.nbytes for layer in state] == [layer.nbytes for layer in end]
+
+
+@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+def test_causal_and_independent(variant):
+    model, tokens = model_of(variant, Size(width=8, layers=2)), tokens_of()
+    whole = logits_of(model, tokens)
+    for cut in (1, 6, 8):
+        other = tokens.clone()
+        other[:, cut:] = (other[:, cut:] + 1) % VOCABULARY
+        changed = logits_of(model, other)
+        close(changed[:, :cut], whole[:, :cut], f"before token {cut}", 1e-12)
+        assert not changed[:, cut].allclose(whole[:, cut])
+    other = tokens.clone()
+    other[1] = (other[1] + 1) % VOCABULARY
+    close(logits_of(model, other)[0], whole[0], "sample 0 beside another", 1e-12)
+    close(logits_of(model, tokens[:1])[0], whole[0], "sample 0 alone", 1e-12)
+
+
+@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+def test_plan_counts_what_is_there(variant):
+    for tokens in (8, 11) if len(variant.algorithm.slots) > 1 else (11,):
+        model = model_of(variant, dtype=torch.float32)
+        with torch.no_grad():
+            _, state = model(tokens_of(1, tokens))
+        counted = plan(variant, SIZE, VOCABULARY, tokens)
+        assert counted.parameters == sum(p.numel() for p in model.parameters())
+        tensors = [(layer.conv, *layer.memory.tensors.values()) for layer in state]
+        held = sum(4 * x.numel() for layer in tensors for x in layer)
+        assert counted.state_bytes == held
+        matrices = sum(p.numel() for n, p in model.named_parameters() if n.endswith("weight"))
+        assert counted.flops_per_token > matrices - model.embedding.weight.numel()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"conv": 0},
+        {"conv": 1},
+        {"qk_norm": "none"},
+        {"qk_norm": "rms"},
+        {"qk_norm": "l2"},
+        {"heads": 1},
+        {"heads": 4},
+        {"chunk": 1},
+        {"gate_rank": 1},
+        {"initial_memory": "zero", "memory": "matrix"},
+        {"initial_memory": "zero", "memory": {"kind": "mlp", "depth": 1}},
+    ],
+    ids=str,
+)
+def test_side_choice(change):
+    variant = Variant.from_dict(DEEP.to_dict() | change)
+    test_every_parameter_gets_a_gradient(variant)
+    test_split_stream_equals_whole(variant)
+    test_causal_and_independent(variant)
+
+
+def test_side_choices_change_the_layer():
+    def names(**change):
+        return {n for n, _ in model_of(DEEP.replace(**change)).named_parameters()}
+
+    assert any("conv" in n for n in names())
+    assert not any("conv" in n for n in names(conv=0))
+    linear = DEEP.replace(memory=registry.find("memory", "matrix")())
+    assert any("initial" in n for n, _ in model_of(linear).named_parameters())
+    zero = model_of(linear.replace(initial_memory="zero"))
+    assert not any("initial" in n for n, _ in zero.named_parameters())
+
+
+@pytest.mark.parametrize("norm", ["l2", "rms", "none"])
+def test_qk_norm(norm):
+    mixer = Mixer(DEEP.replace(qk_norm=norm), 8)
+    x = 5 * torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(0)) + 3
+    y = mixer._normalise(x)
+    length = {"l2": torch.tensor(1.0), "rms": torch.tensor(2.0), "none": x.norm(dim=-1)}[norm]
+    torch.testing.assert_close(y.norm(dim=-1), length.expand(2, 3, 2), rtol=1e-4, atol=0)
+    assert mixer._normalise(torch.zeros(1, 1, 2, 4)).isfinite().all()
+
+
+def coefficients():
+    found = {}
+    for axis in ("bias", "retention"):
+        found |= {(c, 1): None for case in cases(axis) for c in case.coefficients()}
+    for case in cases("algorithm"):
+        found |= {(c, n): None for n in (1, 64) for c in case.coefficients(n)}
+    return list(dict.fromkeys(c for c, _ in found if not c.fixed))
+
+
+@pytest.mark.parametrize("c", coefficients(), ids=lambda c: f"{c.name}-{c.source}-{c.per}-{c.high}")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gate_starts_at_its_initial_value_and_stays_inside(c: Coefficient, dtype):
+    torch.manual_seed(0)
+    gate = Gate(c, width=6, heads=2, channels=5, rank=3).to(dtype)
+    channels = (5,) if c.per == "channel" else ()
+    start = gate(torch.zeros(2, 3, 6, dtype=dtype))
+    assert start.shape == (2, 3, 2, *channels)
+    torch.testing.assert_close(start, torch.full_like(start, c.initial), rtol=1e-6, atol=1e-7)
+    x = torch.randn(200, 3, 6, dtype=dtype)
+    for size in (1.0, 1e2, 1e4):
+        value = gate(size * x)
+        assert (value > c.low).all(), f"{c.name} reaches {c.low}"
+        assert (value < c.high).all(), f"{c.name} reaches {c.high}"
+        moves = (value.detach().std(dim=0) > 0).all()
+        assert moves == (c.source == "data")
+
+
+def test_channel_gates_are_own_to_each_matrix_and_of_low_rank():
+    variant = DEEP.replace(retention=registry.find("retention", "l2")(per="channel"), gate_rank=3)
+    mixer = Mixer(variant, 8)
+    assert {"retention.W1", "retention.W2", "step", "momentum", "delta"} == set(mixer.gates.names)
+    gates = mixer.gates(torch.randn(2, 5, 8))
+    assert gates["retention.W1"].shape == (2, 5, 2, 16)
+    assert gates["retention.W2"].shape == (2, 5, 2, 4)
+    gate = dict(zip(mixer.gates.names, mixer.gates.gates, strict=True))["retention.W1"]
+    assert [tuple(p.shape) for p in gate.projection.parameters()] == [(3, 8), (32, 3)]
+
+
+def test_lowerings_agree_in_a_model():
+    for variant in variants(chunk=4, heads=2):
+        outputs = []
+        for lowering in ("reference", "chunked", "auto"):
+            torch.manual_seed(0)
+            model = Backbone(variant, SIZE, VOCABULARY, lowering).double()
+            outputs.append(logits_of(model, tokens_of()))
+        close(outputs[1], outputs[0], f"{variant}")
+        close(outputs[2], outputs[0], f"{variant}")
+
+
+def test_widths_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="width 8 is not divisible by 3 heads"):
+        Backbone(DEEP.replace(heads=3), SIZE, VOCABULARY)

@@ -1,0 +1,303 @@
+"""Leaderboards, figures and the HTML page, from records made by hand."""
+
+import csv
+import io
+import json
+import math
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import study_samples as samples
+from rich.console import Console
+
+from miras_search.report import equations, figures, svg, text
+from miras_search.report.html import write_report
+from miras_search.report.leaderboard import (
+    COLUMNS,
+    best_per_variant,
+    rows,
+    shared_choices,
+    terminal,
+    write_csv,
+)
+
+CHROMIUM = Path("/usr/bin/chromium")
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+@pytest.fixture(params=["mqar", "bytes"])
+def how(request):
+    return samples.recipe(request.param)
+
+
+def printed(records, recipe, width):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    terminal(records, recipe, console)
+    return console.file.getvalue()
+
+
+def test_rows_are_ranked_in_the_direction_of_the_task(how):
+    table = rows(samples.study(how), how)
+    scores = [row["score"] for row in table if row["rank"] is not None]
+    assert scores == sorted(scores, reverse=how.task.direction == "maximize")
+    assert [row["rank"] for row in table[: len(scores)]] == [*range(1, len(scores) + 1)]
+    assert all(row["rank"] is row["score"] is None for row in table[len(scores) :])
+    assert len(table) == len(scores) + 4
+    assert all(tuple(row) == COLUMNS for row in table)
+
+
+def test_csv_reads_back(how, tmp_path):
+    records = samples.study(how)
+    folder = samples.folder(tmp_path / "study", how, records)
+    write_csv(folder, records[:3], how)
+    write_csv(folder, records, how)
+    with folder.leaderboard_file.open(newline="") as file:
+        found = [*csv.DictReader(file)]
+    assert len(found) == len(records)
+    assert len(folder.leaderboard_file.read_text().splitlines()) == len(records) + 1
+    for row, told in zip(rows(records, how), found, strict=True):
+        assert told == {k: "" if v is None else str(v) for k, v in row.items()}
+    assert {int(row["trial"]) for row in found} == {record.number for record in records}
+
+
+def test_each_variant_appears_once_with_its_best_trial(how):
+    records = samples.study(how)
+    entries = best_per_variant(records, how)
+    assert len(entries) == len({record.digest for record in records})
+    assert sum(len(entry.trials) for entry in entries) == len(records)
+    pick = max if how.task.direction == "maximize" else min
+    for entry in entries:
+        assert entry.best.score == pick(r.score for r in entry.complete)
+        assert entry.rates == len({r.lr for r in records if r.digest == entry.best.digest})
+    assert shared_choices(entries) == {"chunk": 16}
+    assert "chunk" not in entries[0].label(shared_choices(entries))
+
+
+def test_equal_functions_written_differently_are_one_variant():
+    first = samples.variants()[0]
+    same = first.replace(bias=type(samples.variants()[4].bias)(p=2.0))
+    assert same != first
+    records = [samples.record(0, first, 0.4), samples.record(1, same, 0.6)]
+    (entry,) = best_per_variant(records, samples.recipe())
+    assert entry.best.number == 1
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_is_as_wide_as_the_terminal(how, width):
+    records = samples.study(how)
+    out = printed(records, how, width)
+    assert max(map(len, out.splitlines())) <= width
+    flat = " ".join(out.split())
+    assert text.levels(how.task.levels("validation")) in flat
+    assert "49 of 53 trials completed. 2 diverged: the loss was nan at step 12." in flat
+    assert "no error bars" in flat
+    assert "\x1b" not in out
+    assert "[red]" in out
+    best = best_per_variant(records, how)[0].best
+    first = next(line for line in out.splitlines() if line.split()[:1] == ["1"])
+    assert f"{best.score:.4f}" in first
+    assert "matrix" in first
+
+
+def test_caveats_say_only_what_is_so():
+    recipe, (first, second) = samples.recipe(), samples.variants()[:2]
+    alone = best_per_variant([samples.record(0, first, 0.2)], recipe)
+    assert any("plateau (0.25)" in told for told in text.caveats(alone, recipe))
+    good = [samples.record(0, first, 0.9), samples.record(0, second, 0.8, seed=1)]
+    told = " ".join(text.caveats(best_per_variant(good, recipe), recipe))
+    assert "plateau" not in told
+    assert "One seed" not in told
+    assert "not matched" not in told
+    assert "tied" not in told
+    equal = [samples.record(0, first, 0.9), samples.record(1, second, 0.9)]
+    assert "first 2 are tied" in " ".join(text.caveats(best_per_variant(equal, recipe), recipe))
+    assert text.caveats([], recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(None, "-"), (7, "7"), (999, "999"), (1234, "1.23k"), (118_304, "118k"), (2_500_000, "2.50M")],
+)
+def test_short_counts(value, told):
+    assert text.short_count(value) == told
+
+
+def test_equations_become_html_and_nothing_else():
+    made = equations.html("W_t = a_t W_{t-1} - <b>grad l</b> & ||r||_p^p")
+    assert "W<sub>t−1</sub>" in made
+    assert "‖<sub>p</sub><sup>p</sup>" in made
+    assert "<b>" not in made
+    for variant in samples.variants():
+        for equation in variant.equations().values():
+            ET.fromstring(f"<p>{equations.html(equation)}</p>")
+
+
+def test_figures_are_well_formed_and_follow_the_page():
+    how = samples.recipe()
+    pictures = figures.draw(best_per_variant(samples.study(how), how), how)
+    assert len(pictures) == 5
+    ids = []
+    for picture in pictures:
+        root = ET.fromstring(picture.svg)
+        assert root.get("aria-label") == picture.title
+        ids += [element.get("id") for element in root.iter() if element.get("id")]
+        assert "currentColor" in picture.svg
+        assert "DejaVu" not in picture.svg
+        assert "font-face" not in picture.svg
+        assert not any(math.isnan(float(v)) for v in root.get("viewBox").split())
+        assert "nan" not in picture.svg.lower().replace("dominant", "")
+        assert "<text" in picture.svg
+    assert len(ids) == len(set(ids))
+
+
+def test_a_name_in_a_figure_is_text():
+    with svg.canvas(1) as figure:
+        figure.add_subplot().set_title('<script>$\\frac$ & "x"')
+        found = ET.fromstring(svg.inline(figure, "a", '"<b>'))
+    assert any(element.text == '<script>$\\frac$ & "x"' for element in found.iter())
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags in balance, addresses, text outside of style."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.text = [], [], [], []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            assert not name.startswith("on")
+            if name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
+                self.addresses.append(value)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.text.append(data)
+
+
+def check(source):
+    page = Page(source)
+    assert not {"script", "iframe", "object", "embed", "img"} & {*page.tags}
+    assert all(a.startswith("#") or a == "data:," for a in page.addresses)
+    assert "@import" not in source
+    assert "url(http" not in source
+    shown = " ".join(" ".join(page.text).split())
+    assert "nan" not in shown.replace("the loss was nan", "").split()
+    assert "None" not in shown
+    return page, shown
+
+
+def test_the_page_of_a_study(how, tmp_path):
+    records = samples.study(how)
+    folder = samples.folder(tmp_path / "study", how, records, name="<script>alert(1)</script>")
+    path = write_report(folder)
+    assert path == folder.report_file
+    page, shown = check(path.read_text())
+    assert page.tags.count("svg") == 5
+    assert "<script>alert(1)</script>" in shown
+    assert "<script>alert('x')</script>" in shown
+    entries = best_per_variant(records, how)
+    assert text.score(entries[0].best.score) in shown
+    assert all(told in shown for told in text.caveats(entries, how))
+    for command in ("miras-search sweep", "space.yaml", "out="):
+        assert command in shown
+    assert "torch 2.13.0" in shown
+    assert "128x8" in shown or how.task.kind == "bytes"
+    levels = how.task.levels("validation")
+    assert all(f"{level:.4f}" in shown for level in text.known_levels(levels).values())
+
+
+@pytest.mark.parametrize(("count", "failed"), [(0, 0), (1, 0), (0, 2), (2, 1)])
+def test_the_page_of_few_trials(count, failed, tmp_path):
+    how = samples.recipe()
+    scores = [0.5] * count + [None] * failed
+    found = [samples.record(i, samples.variants()[i], score) for i, score in enumerate(scores)]
+    folder = samples.folder(tmp_path / "study", how, found)
+    write_csv(folder, found, how)
+    page, shown = check(write_report(folder).read_text())
+    assert ("svg" in page.tags) == bool(count)
+    assert ("No trial has finished" in shown) == (not found)
+    assert ("no ranking" in shown) == (count == 0 and failed > 0)
+    assert ("did not complete" in shown) == bool(failed)
+    assert printed(found, how, 80)
+
+
+def test_numbers_that_are_not_finite_do_not_break_a_page(tmp_path):
+    how, variant = samples.recipe(), samples.variants()[0]
+    sound = samples.record(0, variant, 0.0)
+    broken = sound.curve[0].model_copy(update={"score": math.nan})
+    odd = sound.model_copy(
+        update={"curve": (broken, *sound.curve[1:]), "metrics": {}, "state_bytes": None}
+    )
+    pictures = figures.draw(best_per_variant([odd], how), how)
+    assert all("nan" not in picture.svg for picture in pictures)
+    folder = samples.folder(tmp_path / "study", how, [odd.model_copy(update={"curve": ()})])
+    check(write_report(folder).read_text())
+
+
+@pytest.fixture(scope="module")
+def browser_page(tmp_path_factory):
+    """A report with every box open, and a script that says how wide the page came out."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no browser at {CHROMIUM}")
+    how = samples.recipe()
+    folder = samples.folder(
+        tmp_path_factory.mktemp("browser") / "study", how, samples.study(how), name="long" * 60
+    )
+    source = write_report(folder).read_text()
+    assert "Content-Security-Policy" in source
+    measure = """<script>
+      const root = document.documentElement;
+      const overflow = [...document.querySelectorAll("main *")].filter(e =>
+        !e.closest(".scroll, pre, .equation, svg") &&
+        e.getBoundingClientRect().right > root.clientWidth + 1);
+      document.title = JSON.stringify({width: root.scrollWidth, seen: root.clientWidth,
+        overflow: overflow.map(e => e.tagName)});
+    </script>"""
+    source = source.replace("http-equiv", "data-was").replace("<details>", "<details open>")
+    page = folder.path / "page.html"
+    page.write_text(source.replace("</body>", f"{measure}</body>"))
+    return page
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_the_screen(browser_page, tmp_path, width):
+    # A browser window has a least width; a frame has none.
+    frame = tmp_path / "frame.html"
+    style = f"width:{width}px;height:900px;border:0"
+    frame.write_text(
+        f'<body><iframe style="{style}" src="{browser_page.as_uri()}"></iframe>'
+        "<script>onload = () => document.title = frames[0].document.title</script>"
+    )
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+        "--disable-background-networking --disable-component-update --allow-file-access-from-files "
+        f"--window-size=1400,1000 --user-data-dir={tmp_path / 'profile'} --dump-dom"
+    )
+    found = subprocess.run(
+        [CHROMIUM, *flags.split(), frame.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+    title = found.stdout.split("<title>")[1].split("</title>")[0]
+    measured = json.loads(title.replace("&quot;", '"'))
+    assert measured["overflow"] == []
+    assert measured["width"] == measured["seen"]
+    assert width - 20 <= measured["seen"] <= width  # but for a scroll bar

@@ -1,0 +1,262 @@
+"""The study and the executor of this machine: what is asked, kept, resumed and survived."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from study_files import SPACE, Silent, command, results, run, write
+
+from miras_search import search
+from miras_search.errors import UserError
+from miras_search.executor import local
+from miras_search.folder import StudyFolder
+from miras_search.recipe import load_pair
+from miras_search.study import Study
+from miras_search.trial import TrialSpec, outcome
+from miras_search.trial import run as run_trial
+
+
+def begin(folder: Path, *overrides: str, space: str = SPACE) -> Study:
+    return Study.begin(*load_pair(*write(folder, space), [f"out={folder / 'out'}", *overrides]))
+
+
+def pretend(study: Study, score: float = 0.5) -> list[TrialSpec]:
+    """Answer every question of a study without training."""
+    specs = []
+    while (spec := study.ask()) is not None:
+        specs.append(spec)
+        record = outcome(spec, "complete", None, score=score + spec.lr)
+        record.write(study.folder.record_file(spec.number))
+        study.tell(record)
+    return specs
+
+
+def points(specs: list[TrialSpec]) -> list[tuple[str, float]]:
+    return [(json.dumps(spec.variant, sort_keys=True), spec.lr) for spec in specs]
+
+
+def test_grid_asks_every_distinct_point_once(tmp_path: Path) -> None:
+    # dot writes the same whatever the mlp memory holds, but reads through its hidden layer: 4.
+    with begin(tmp_path) as study:
+        specs = pretend(study)
+    expected = set(itertools.product(["matrix", "mlp"], ["l2", "dot"], [1e-3, 1e-2]))
+    asked = [(s.variant["memory"]["kind"], s.variant["bias"]["kind"], s.lr) for s in specs]
+    assert sorted(asked) == sorted(expected)
+    assert [spec.number for spec in specs] == list(range(8))
+    # The rates of a variant follow each other.
+    assert all(a[:2] == b[:2] for a, b in zip(asked[::2], asked[1::2], strict=True))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_samplers_never_repeat_a_point_and_stop_when_there_is_none(
+    tmp_path: Path, sampler: str
+) -> None:
+    with begin(tmp_path, f"sampler={sampler}", "trials=100") as study:
+        asked = points(pretend(study))
+    assert len(asked) == len(set(asked)) == 8
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+def test_a_restart_goes_on_with_the_trials_it_would_have_had(tmp_path: Path, sampler: str) -> None:
+    rate = "lr=[1e-3,1e-2]" if sampler == "grid" else "lr={log_uniform: [1e-3, 1e-2]}"
+    with begin(tmp_path / "whole", f"sampler={sampler}", "trials=8", rate) as study:
+        whole = points(pretend(study))
+    parts = []
+    for trials in (3, 4, 8):
+        with begin(tmp_path / "parts", f"sampler={sampler}", f"trials={trials}", rate) as study:
+            parts += points(pretend(study))
+    assert parts == whole
+
+
+def test_budget_without_end_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="trials is required"):
+        begin(tmp_path, "sampler=tpe", "lr={log_uniform: [1e-3, 1e-2]}")
+    with pytest.raises(UserError, match="grid needs a finite space"):
+        begin(tmp_path, "trials=3", "lr={log_uniform: [1e-3, 1e-2]}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_belongs_to_one_space_and_recipe(tmp_path: Path) -> None:
+    with begin(tmp_path, "trials=1") as study:
+        pretend(study)
+    with pytest.raises(UserError, match="study of another recipe"):
+        begin(tmp_path, "steps=7")
+    with pytest.raises(UserError, match="study of another space"):
+        begin(tmp_path, "chunk=2")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="is taken"):
+        begin(tmp_path, f"out={tmp_path / 'other'}")
+
+
+def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
+    with begin(tmp_path), pytest.raises(UserError, match="another sweep is running"):
+        begin(tmp_path).__enter__()
+
+
+def test_infeasible_proposals_are_refused_not_run(tmp_path: Path) -> None:
+    space = SPACE.replace("retention: none", "retention: [none, l2]")
+    space += "where: [retention.kind != 'l2' or bias.kind == 'l2']\n"
+    with begin(tmp_path, "sampler=random", "trials=10", space=space) as study:
+        specs = pretend(study)
+    assert len(specs) == 10
+    kinds = {(s.variant["retention"]["kind"], s.variant["bias"]["kind"]) for s in specs}
+    assert ("l2", "dot") not in kinds
+
+
+def test_a_torn_journal_and_a_stale_lock_are_mended(tmp_path: Path) -> None:
+    with begin(tmp_path) as study:
+        pretend(study)
+    journal = study.folder.journal_file
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 4, "wor')
+    journal.with_name("journal.log.lock").symlink_to(journal)
+    began = time.monotonic()
+    with begin(tmp_path) as study:
+        assert len(study.records) == 8
+        assert study.ask() is None
+    assert time.monotonic() - began < 10
+
+
+def test_a_finished_trial_that_was_not_told_is_not_run_again(tmp_path: Path) -> None:
+    with begin(tmp_path) as study:
+        first, second = study.ask(), study.ask()
+        assert first
+        assert second
+        outcome(first, "complete", None, score=0.9).write(study.folder.record_file(first.number))
+    with begin(tmp_path) as study:
+        assert [record.number for record in study.records] == [first.number]
+        again = study.ask()
+        assert again == second.model_copy(update={"cwd": os.getcwd()})
+        assert study.best
+        assert study.best.score == 0.9
+
+
+def test_what_ran_is_what_the_record_says(tmp_path: Path) -> None:
+    """Each trial, run again from its record alone, gives the same curve and metrics."""
+    view = Silent()
+    with begin(tmp_path, "trials=3", "workers=2") as study:
+        local.execute(study, 2, view)
+    first = results(tmp_path / "out")
+    assert [r["state"] for r in first] == ["complete"] * 3
+    assert len({r["score"] for r in first} | {str(r["curve"]) for r in first}) > 1
+    for record in StudyFolder(tmp_path / "out").records():
+        again = tmp_path / "again" / "trials" / f"{record.number:05d}"
+        spec = TrialSpec(
+            number=record.number,
+            variant=record.variant,
+            lr=record.lr,
+            seed=record.seed,
+            recipe=record.recipe,
+            folder=str(again),
+            study="again",
+        )
+        run_trial(spec)
+    assert results(tmp_path / "again") == first
+    assert [e for e in view.events if e[0] != "point"].count(("finished", 0)) == 1
+    assert ("point", 0) in view.events
+
+
+def test_a_trial_that_diverges_or_cannot_be_held_is_recorded_and_the_sweep_goes_on(
+    tmp_path: Path,
+) -> None:
+    space = SPACE.replace("algorithm: gd", "algorithm: [{kind: gd, step: 1e30}, gd]")
+    space = space.replace("[matrix, {kind: mlp, expansion: 1}]", "matrix").replace(", dot", "")
+    with begin(tmp_path, "lr=1e-3", space=space) as study:
+        local.execute(study, 1, Silent())
+    states = {r["variant"]["algorithm"]["step"]: r for r in results(tmp_path / "out")}
+    assert states["data"]["state"] == "complete"
+    assert states[1e30]["state"] == "diverged"
+    assert "loss was" in states[1e30]["reason"]
+    assert states[1e30]["score"] is None
+
+
+def test_a_model_larger_than_memory_is_recorded(tmp_path: Path) -> None:
+    # 65536 x 3 * 65536 numbers are 51 GB, which malloc refuses where there is less memory.
+    with begin(tmp_path, "size.width=65536", "trials=1") as study:
+        spec = study.ask()
+        assert spec
+        record = run_trial(spec)
+    assert record.state == "out of memory", record.reason
+
+
+def test_a_killed_worker_costs_its_trial_alone(tmp_path: Path) -> None:
+    class Killer(Silent):
+        def point(self, number: int, point: object) -> None:
+            if number == 1:
+                for child in multiprocessing.active_children():
+                    child.kill()
+
+    with begin(tmp_path, "trials=3") as study:
+        local.execute(study, 1, Killer())
+    states = [r["state"] for r in results(tmp_path / "out")]
+    assert states == ["complete", "out of memory", "complete"]
+    assert "killed" in results(tmp_path / "out")[1]["reason"]
+
+
+def finished(folder: Path) -> dict[str, bytes]:
+    return {str(f): f.read_bytes() for f in (folder / "trials").glob("*/record.json")}
+
+
+def wait_for(process: subprocess.Popen[str], folder: Path, trials: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(finished(folder)) < trials:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_cut_off_in_the_middle_loses_and_repeats_nothing(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("sweep", *write(tmp_path), f"out={out}", "steps=200", "evaluate=40", "workers=2")
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(process, out, 3)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    before = finished(out)
+    assert 3 <= len(before) < 8
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+        assert "run it again to go on" in errors
+    again = run(*arguments)
+    assert again.returncode == 0, again.stderr
+    after = finished(out)
+    assert before.items() <= after.items()
+    assert sorted(r["number"] for r in results(out)) == list(range(8))
+    assert len({(r["digest"], r["lr"]) for r in results(out)}) == 8
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(out / "journal.log"))
+    )
+    study = optuna.load_study(study_name=None, storage=storage)
+    told = [t.state for t in study.trials if "spec" in t.user_attrs]
+    assert told == [optuna.trial.TrialState.COMPLETE] * 8
+    assert all(t.intermediate_values for t in study.trials if "spec" in t.user_attrs)
+
+
+def test_the_odometer_visits_every_path_once() -> None:
+    odometer, seen = search.Odometer(), []
+    while True:
+        odometer.rewind()
+        path = [odometer.choice("a", ("x", "y"))]
+        path += [odometer.choice("b", ("p", "q", "r"))] if path[0] else []
+        path += [odometer.choice("c", ("m", "n"))]
+        seen.append(tuple(path))
+        if not odometer.advance():
+            break
+    expected = [(0, c) for c in range(2)] + [(1, b, c) for b in range(3) for c in range(2)]
+    assert seen == expected
