@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from miras_search.checkpoint import load as load
     from miras_search.errors import UserError as UserError
+    from miras_search.layer import memorize as memorize
     from miras_search.lit import MemoryModule as MemoryModule
     from miras_search.lower.call import State as State
-    from miras_search.memorize import memorize as memorize
     from miras_search.nn.backbone import Backbone as Backbone
-    from miras_search.plan import plan as plan
     from miras_search.recipe import Recipe as Recipe
     from miras_search.recipe import Size as Size
     from miras_search.space import Space as Space
@@ -28,8 +27,7 @@ _PUBLIC = {
     "UserError": "errors",
     "Variant": "variant",
     "load": "checkpoint",
-    "memorize": "memorize",
-    "plan": "plan",
+    "memorize": "layer",
 }
 """Where each public name lives: imported when it is first asked for, so that what needs no torch
 does not wait for it."""

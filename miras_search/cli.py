@@ -40,7 +40,10 @@ MANY = ("overrides", "size")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command: 0 is done, 1 no trial completed, 2 bad input, 130 stopped by Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    # Flags first: argparse takes none between a positional argument and a list of them.
+    flags = [word for word in words if word.startswith("-")]
+    options = _parser().parse_args([*words[:1], *flags, *(w for w in words[1:] if w not in flags)])
     try:
         return options.run(options)
     except UserError as error:
@@ -202,7 +205,9 @@ def _show(options: Any) -> int:
     from miras_search.yaml_file import Override
 
     variant = _only(Space.load(options.variant), options.variant)
-    given = {override.path[0]: override.value for override in map(Override.parse, options.size)}
+    given = {
+        str(override.path[0]): override.value for override in map(Override.parse, options.size)
+    }
     size = model(Size, given)
     cost = plan(variant, size, vocabulary=256, length=256)
     facts = {

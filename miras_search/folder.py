@@ -96,7 +96,7 @@ class StudyFolder:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """study.json: name, id and digests."""
-        return json.loads(self.study_file.read_text())
+        return json.loads(self.study_file.read_text(encoding="utf-8"))
 
     @cached_property
     def space(self) -> Space:

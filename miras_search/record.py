@@ -17,7 +17,7 @@ Ending = Literal["complete", "diverged", "out of memory", "failed"]
 class Point(BaseModel, frozen=True):
     """One evaluation during training."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     step: int
     seconds: float
@@ -31,7 +31,7 @@ class Point(BaseModel, frozen=True):
 class TrialRecord(BaseModel, frozen=True):
     """One finished trial."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     number: int
     """The trial's number in its study."""
@@ -80,14 +80,14 @@ class TrialRecord(BaseModel, frozen=True):
             OSError: there is no such file.
             ValueError: it is not a record.
         """
-        return cls.model_validate_json(path.read_text())
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def write_whole(path: Path, text: str) -> None:
     """Replace a file by `text` so that a crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -70,4 +70,5 @@ def _conclude(study: Study, console: Console, news: bool) -> None:
             folder.identity | asked,
             rows(study.records, recipe),
         )
-    console.print(f"Everything is in {folder.path}: open {folder.report_file}", soft_wrap=True)
+    told = f"Everything is in {folder.path}: open {folder.report_file}"
+    console.print(told, soft_wrap=True, markup=False, highlight=False)

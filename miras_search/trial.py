@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from miras_search.errors import printable
 from miras_search.folder import RECORD
 from miras_search.record import Ending, Point, TrialRecord
 
@@ -76,7 +77,7 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
         exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError)
         exhausted = exhausted or "can't allocate memory" in str(error)
         state = "out of memory" if exhausted else "failed"
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        reason = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
     seconds = time.monotonic() - began
     record = outcome(spec, state, reason, curve=tuple(curve), seconds=seconds, **found)
     record.write(Path(spec.folder) / RECORD)

@@ -124,7 +124,7 @@ def gate(variant, gates, name, matrix, t):
 
 
 def memorize(variant, q, k, v, gates, weights, state=None, lowering=None) -> tuple[Tensor, State]:
-    """Same arguments and results as `miras_search.memorize.memorize`, for a whole sequence."""
+    """Same arguments and results as `miras_search.layer.memorize`, for a whole sequence."""
     if variant.memory.grows:
         return attention(variant, q, k, v)
     batch, tokens = q.shape[:2]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from miras_search.memorize import memorize
+from miras_search.layer import memorize
 from miras_search.variant import Variant
 
 T, K = 21, 4

@@ -1,15 +1,12 @@
 """Every registered choice, and every legal combination, through the shipped suites."""
 
 import pytest
-import torch
-from naive import memorize as naive
 
 from miras_search import legality, registry
-from miras_search.memorize import memorize
+from miras_search.layer import memorize
 from miras_search.testing import (
     CHECKS,
     VARIANT_CHECKS,
-    assert_equal,
     cases,
     check_gradients,
     combinations,
@@ -56,33 +53,6 @@ def test_setting(variant):
 @pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
 def test_gradients_are_numerically_right(variant):
     check_gradients(variant)
-
-
-@pytest.mark.parametrize("tokens", LENGTHS)
-@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
-def test_chunked_against_the_naive_loop(variant, tokens):
-    at = variant.replace(chunk=16)
-    inputs = make_inputs(at, tokens, seed=tokens)
-    with torch.no_grad():
-        one, two = (run(at, inputs, "chunked", function=f) for f in (memorize, naive))
-    assert_equal(one, two, f"chunk 16, {tokens} tokens")
-
-
-@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
-def test_gradients_of_chunked_against_the_naive_loop(variant):
-    at = variant.replace(chunk=16)
-    inputs = make_inputs(at, 35, seed=3)
-    one, two = (run(at, inputs, "chunked", gradients=True, function=f) for f in (memorize, naive))
-    assert_equal(one, two, "chunk 16, 35 tokens")
-
-
-@pytest.mark.parametrize(("chunk", "lowering"), [(1, "reference"), (4, "chunked")])
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_setting_against_the_naive_loop(variant, chunk, lowering):
-    at = variant.replace(chunk=chunk)
-    inputs = make_inputs(at, 11, seed=chunk)
-    one, two = (run(at, inputs, lowering, gradients=True, function=f) for f in (memorize, naive))
-    assert_equal(one, two, f"chunk {chunk}, {lowering}")
 
 
 def test_gates_own_to_a_matrix_and_shared_ones_mean_the_same():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from miras_search.identities import IDENTITIES
-from miras_search.memorize import memorize
+from miras_search.layer import memorize
 from miras_search.memory.base import ParametricMemory
 from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Size

@@ -19,7 +19,9 @@ class Momentum(Algorithm):
     """Heavy-ball momentum whose memory of past gradients is itself gated per token."""
 
     kind: ClassVar[str] = "momentum"
-    equation: ClassVar[str] = "S_t = b_t S_{t-1} - e_t grad l(W; k_t, v_t);  W_t = a_t W_{t-1} + S_t"
+    equation: ClassVar[str] = (
+        "S_t = b_t S_{t-1} - e_t grad l(W; k_t, v_t);  W_t = a_t W_{t-1} + S_t"
+    )
     source: ClassVar[str] = "Titans 2501.00663, eq 9-14"
     slots: ClassVar[tuple[str, ...]] = ("weights", "momentum")
 

@@ -43,8 +43,7 @@ def execute(study: Study, workers: int, view: Progress) -> None:
             busy = {worker.connection: worker for worker in crew if worker.spec is not None}
             if not busy:
                 return
-            for connection in wait(busy):
-                worker = busy[connection]
+            for worker in [busy[connection] for connection in wait(busy)]:  # pyright: ignore
                 number, told = worker.hear()
                 if isinstance(told, Point):
                     view.point(number, told)

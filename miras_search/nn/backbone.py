@@ -12,7 +12,7 @@ from miras_search.nn.mixer import Mixer, MixerState
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from miras_search.memorize import Lowering
+    from miras_search.layer import Lowering
     from miras_search.recipe import Size
     from miras_search.variant import Variant
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from miras_search.layer import Lowering, memorize
 from miras_search.lower.call import State
-from miras_search.memorize import Lowering, memorize
 from miras_search.memory.base import ParametricMemory
 from miras_search.nn.gates import Gates
 

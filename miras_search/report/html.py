@@ -127,7 +127,6 @@ def _asked(space: Space, recipe: Recipe) -> dict[str, str]:
     else:
         variants = f"{space.combinations:,} combinations"
     tokens = recipe.steps * recipe.batch * task.length
-    rates = recipe.lr.plain()
     return {
         "Space": f"{space.name}: {variants}",
         "Task": f"{task}: {task.__doc__ or ''}".splitlines()[0],
@@ -135,8 +134,9 @@ def _asked(space: Space, recipe: Recipe) -> dict[str, str]:
         f"chosen by {recipe.sampler}, seed {recipe.seed}",
         "Training": f"{recipe.steps:,} steps of {recipe.batch} x {task.length} tokens: "
         f"{tokens:,} tokens a trial",
-        "Learning rate": f"{rates}",
-        "Model": f"width {size.width}, {size.layers} layers, SwiGLU of {size.mlp:g} x width",
+        "Learning rate": str(recipe.lr.plain()),
+        "Model": f"width {size.width}, {size.layers} {'layer' if size.layers == 1 else 'layers'}, "
+        + (f"SwiGLU of {size.mlp:g} x width" if size.mlp else "no SwiGLU"),
     }
 
 

@@ -93,7 +93,8 @@ class Bytes(Task):
         self.check_split(split)
         # Found anew each time: the current folder and what is in it are no part of the task.
         paths = standard_library() if self.files is None else matching(self.files)
-        return _windows(self, tuple(paths), split, seed if split == "train" else None)
+        seeded = seed if split == "train" else None
+        return _windows(self, tuple(paths), split, seeded)  # pyright: ignore[reportArgumentType]
 
 
 @lru_cache(maxsize=16)

@@ -156,7 +156,9 @@ class Mqar(Task):
 
     def dataset(self, split: str, seed: int) -> Rows:
         self.check_split(split)
-        return _train(self, seed) if split == "train" else _held_out(self, seed)[split]
+        if split == "train":
+            return _train(self, seed)  # pyright: ignore[reportArgumentType]
+        return _held_out(self, seed)[split]  # pyright: ignore[reportArgumentType]
 
 
 @lru_cache(maxsize=4)
@@ -170,7 +172,8 @@ def _held_out(task: Mqar, seed: int) -> dict[str, Rows]:
 @lru_cache(maxsize=2)
 def _train(task: Mqar, seed: int) -> Rows:
     # Last, so that the held-out examples stay the same when there are more to train on.
-    return _rows(task, "train", task.train_examples, seed, _held_out(task, seed))
+    held_out = _held_out(task, seed)  # pyright: ignore[reportArgumentType]
+    return _rows(task, "train", task.train_examples, seed, held_out)
 
 
 def _rows(task: Mqar, split: str, examples: int, seed: int, others: Mapping[str, Rows]) -> Rows:

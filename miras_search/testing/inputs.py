@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from miras_search.layer import Lowering, memorize
 from miras_search.lower.call import State
-from miras_search.memorize import Lowering, memorize
 from miras_search.memory.base import ParametricMemory
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class Inputs:
     def _with_weights(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         weights = self.weights and {name: change(w) for name, w in self.weights.items()}
         return Inputs(self.q, self.k, self.v, self.gates, weights)
+
+    def sequences(self) -> list[Tensor]:
+        """Every tensor with a batch and a token dimension."""
+        return [self.q, self.k, self.v, *self.gates.values()]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything by name."""

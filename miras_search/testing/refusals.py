@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from miras_search.memorize import memorize
+from miras_search.layer import memorize
 from miras_search.testing.inputs import make_inputs
 
 if TYPE_CHECKING:

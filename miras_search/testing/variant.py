@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from miras_search.memorize import Lowering, memorize
+from miras_search.layer import Lowering, memorize
 from miras_search.memory.base import ParametricMemory
 from miras_search.testing.inputs import Outputs, assert_equal, close, make_inputs, run
 from miras_search.testing.refusals import check_refusals
@@ -95,14 +95,14 @@ def check_causal(variant: Variant) -> None:
         before = run(variant, first, lowering).y
         for cut in (1, 6, 8):
             mixed = first.map_tokens(torch.clone)
-            for x, y in zip(_sequences(mixed), _sequences(other), strict=True):
+            for x, y in zip(mixed.sequences(), other.sequences(), strict=True):
                 x[:, cut:] = y[:, cut:]
             after = run(variant, mixed, lowering).y
             close(after[:, :cut], before[:, :cut], f"{lowering}: before token {cut}", 1e-12)
             assert not torch.equal(after[:, cut:], before[:, cut:]), "the suffix has no effect"
         leaves = first.map_tokens(lambda x: x.detach().clone().requires_grad_())
         y = run(variant, leaves, lowering).y
-        sequences = _sequences(leaves)
+        sequences = leaves.sequences()
         found = torch.autograd.grad(
             y[:, :6].sum(), sequences, allow_unused=True, materialize_grads=True
         )
@@ -119,14 +119,14 @@ def check_samples_are_independent(variant: Variant) -> None:
         close(alone.y, before.y[:1], f"{lowering}: sample 0 alone", 1e-12)
         for value in (None, float("nan")):
             mixed = first.map_tokens(torch.clone)
-            for x, y in zip(_sequences(mixed), _sequences(other), strict=True):
+            for x, y in zip(mixed.sequences(), other.sequences(), strict=True):
                 x[1:] = y[1:] if value is None else value
             after = run(variant, mixed, lowering)
             close(after.y[0], before.y[0], f"{lowering}: sample 0 beside another", 1e-12)
             for name, x in after.state.items():
                 close(x[0], before.state[name][0], f"{lowering}: {name} of sample 0", 1e-12)
         mixed = first.map_tokens(torch.clone)
-        for x, y in zip(_sequences(mixed), _sequences(other), strict=True):
+        for x, y in zip(mixed.sequences(), other.sequences(), strict=True):
             x[:, :, 1:] = y[:, :, 1:]
         after = run(variant, mixed, lowering)
         close(after.y[:, :, 0], before.y[:, :, 0], f"{lowering}: head 0 beside another", 1e-12)
@@ -140,7 +140,7 @@ def check_poison(variant: Variant) -> None:
     """
     inputs = make_inputs(variant, TOKENS)
     poisoned, cut = inputs.map_tokens(torch.clone), 9
-    for x in _sequences(poisoned):
+    for x in poisoned.sequences():
         x[:, cut:] = float("nan")
     clean = run(variant, inputs).y
     after = run(variant, poisoned, "reference").y
@@ -195,14 +195,6 @@ def check_gradients(variant: Variant) -> None:
             return torch.cat([x.flatten() for x in out.tensors().values()])
 
         assert torch.autograd.gradcheck(outputs, values, fast_mode=True)
-
-
-def _sequences(inputs: object) -> list[Tensor]:
-    """Every tensor with a token dimension."""
-    from miras_search.testing.inputs import Inputs
-
-    assert isinstance(inputs, Inputs)
-    return [inputs.q, inputs.k, inputs.v, *inputs.gates.values()]
 
 
 VARIANT_CHECKS = (

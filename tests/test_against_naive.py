@@ -1,0 +1,39 @@
+"""The chunked form against the naive anchored loop, for every legal combination and setting."""
+
+import pytest
+import torch
+from naive import memorize as naive
+
+from miras_search.layer import memorize
+from miras_search.testing import assert_equal, combinations, make_inputs, run, variants
+
+COMBINATIONS = list(combinations(chunk=16))
+VARIANTS = variants(chunk=4)
+LENGTHS = (1, 63, 64, 65, 200)
+
+
+@pytest.mark.parametrize("tokens", LENGTHS)
+@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+def test_chunked_against_the_naive_loop(variant, tokens):
+    inputs = make_inputs(variant, tokens, seed=tokens)
+    with torch.no_grad():
+        one, two = (run(variant, inputs, "chunked", function=f) for f in (memorize, naive))
+    assert_equal(one, two, f"chunk 16, {tokens} tokens")
+
+
+@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+def test_gradients_of_chunked_against_the_naive_loop(variant):
+    inputs = make_inputs(variant, 35, seed=3)
+    one, two = (
+        run(variant, inputs, "chunked", gradients=True, function=f) for f in (memorize, naive)
+    )
+    assert_equal(one, two, "chunk 16, 35 tokens")
+
+
+@pytest.mark.parametrize(("chunk", "lowering"), [(1, "reference"), (4, "chunked")])
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_setting_against_the_naive_loop(variant, chunk, lowering):
+    at = variant.replace(chunk=chunk)
+    inputs = make_inputs(at, 11, seed=chunk)
+    one, two = (run(at, inputs, lowering, gradients=True, function=f) for f in (memorize, naive))
+    assert_equal(one, two, f"chunk {chunk}, {lowering}")

@@ -1,0 +1,126 @@
+"""What the documents show works: YAML loads, Python runs, tables name real fields and defaults."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from miras_search import registry
+from miras_search.errors import UserError
+from miras_search.identities import IDENTITIES
+from miras_search.recipe import Recipe, Size
+from miras_search.space import Space
+from miras_search.variant import Variant
+from miras_search.yaml_file import flow
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SPACES = ROOT / "docs" / "spaces.md"
+
+
+def blocks(file: Path, language: str) -> list[tuple[int, str]]:
+    """The fenced blocks of a language, each with the line that it begins at."""
+    text = file.read_text()
+    fenced = re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text[: match.start(1)].count("\n") + 1, match[1]) for match in fenced]
+
+
+YAML = [
+    pytest.param(text, id=f"{file.name}-{line}")
+    for file in FILES
+    for line, text in blocks(file, "yaml")
+]
+
+
+def test_there_are_examples():
+    assert len(YAML) > 5
+    assert blocks(ROOT / "README.md", "python")
+
+
+@pytest.mark.parametrize("text", YAML)
+def test_yaml_loads(text, tmp_path):
+    file = tmp_path / "example.yaml"
+    file.write_text(text)
+    match text.partition("\n")[0]:
+        case "# recipe":
+            Recipe.load(file)
+        case "# fragment":
+            with pytest.raises(UserError):
+                Space.load(file)
+            with pytest.raises(UserError):
+                Recipe.load(file)
+        case _:
+            Space.load(file)
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if blocks(f, "python")], ids=lambda f: f.name)
+def test_python_runs(file, monkeypatch):
+    """The blocks of a file one after another, as one module."""
+    # What an example registers is forgotten with it.
+    for group in (*registry.AXES, "task"):
+        monkeypatch.setitem(registry._kinds, group, registry.kinds(group))
+    module = ModuleType(f"example_{file.stem}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for line, text in blocks(file, "python"):
+        # Blank lines give errors the line of the document.
+        exec(compile("\n" * (line - 1) + text, file, "exec", dont_inherit=True), module.__dict__)
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading of docs/spaces.md, code marks taken off."""
+    section = re.search(
+        rf"^#+ {heading}\n(.*?)(?=^#|\Z)", SPACES.read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert section, heading
+    rows = [line for line in section[1].splitlines() if line.startswith("|")]
+    return [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def fields(cls) -> dict[str, str]:
+    """Every field that has a plain default, with the default as YAML."""
+    found = {}
+    for name, info in cls.model_fields.items():
+        default = info.default
+        if isinstance(default, str | int | float | tuple | None):
+            found[name] = flow([*default] if isinstance(default, tuple) else default)
+    return found
+
+
+@pytest.mark.parametrize("group", [*registry.AXES, "task"])
+def test_documented_kinds_have_these_fields(group):
+    """Of each kind in a table; a new kind need not be in one."""
+    told = {}
+    for kind, field, _, default, _ in table(group):
+        told.setdefault(kind, {}).update({field: default} if field else {})
+    assert told
+    for kind, defaults in told.items():
+        assert defaults == fields(registry.find(group, kind)), kind
+
+
+@pytest.mark.parametrize(
+    ("heading", "cls", "elsewhere"),
+    [
+        ("Side fields", Variant, {*registry.AXES}),
+        ("Recipe keys", Recipe, {"name", "task", "size", "lr"}),
+        ("Size of the backbone", Size, set()),
+    ],
+)
+def test_documented_keys_are_all_keys(heading, cls, elsewhere):
+    told = {key: default for key, _, default, _ in table(heading)}
+    assert {*told} | elsewhere == {*cls.model_fields}
+    plain = {name: default for name, default in told.items() if name not in elsewhere}
+    assert plain == {n: default for n, default in fields(cls).items() if n not in elsewhere}
+
+
+def test_default_learning_rate_is_the_one_told():
+    told = {key: default for key, _, default, _ in table("Recipe keys")}
+    assert told["lr"] == flow(Recipe.model_fields["lr"].default.plain())
+
+
+def test_documented_identities_exist():
+    section = SPACES.read_text().partition("it is trained once:\n\n")[2].partition("\n\n")[0]
+    told = [line.removeprefix("- ") for line in section.splitlines()]
+    assert len(told) > 5
+    assert {*told} <= {known.statement for known in IDENTITIES}
