@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from miras_search.errors import UserError
+from miras_search.errors import UserError, dotted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -205,11 +205,12 @@ def _show(options: Any) -> int:
     from miras_search.yaml_file import Override
 
     variant = _only(Space.load(options.variant), options.variant)
-    given = {
-        str(override.path[0]): override.value for override in map(Override.parse, options.size)
-    }
-    size = model(Size, given)
-    cost = plan(variant, size, vocabulary=256, length=256)
+    changes = [Override.parse(text) for text in options.size]
+    size = model(Size, {dotted(change.path): change.value for change in changes})
+    try:
+        cost = plan(variant, size, vocabulary=256, length=256)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     facts = {
         **{axis: str(choice) for axis, choice in variant.axes().items()},
         **variant.side_choices(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def identity(
     return enter
 
 
+@lru_cache(maxsize=4096)
 def simplify(variant: Variant) -> Variant:
     """Apply identities until none changes anything."""
     while True:

@@ -19,8 +19,12 @@ def rule(check: Rule) -> Rule:
 
 
 def reasons(variant: Variant) -> list[str]:
-    """Every reason why this variant is not legal; empty if it is."""
-    return [reason for check in RULES if (reason := check(variant)) is not None]
+    """Every reason why this variant is not legal; empty if it is.
+
+    Its simplest form is judged: what equals a legal variant is legal.
+    """
+    simplest = variant.canonical
+    return [reason for check in RULES if (reason := check(simplest)) is not None]
 
 
 @rule

@@ -20,7 +20,6 @@ from miras_search.variant import Variant
 COMPONENTS = [case for axis in registry.AXES for case in cases(axis)]
 COMBINATIONS = list(combinations(chunk=4))
 VARIANTS = variants(chunk=4)
-LENGTHS = (1, 63, 64, 65, 200)
 
 
 def names(check):

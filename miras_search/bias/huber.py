@@ -27,7 +27,10 @@ class Huber(Bias):
     """
 
     kind: ClassVar[str] = "huber"
-    equation: ClassVar[str] = "l = 1/2 ||r||^2 if ||r|| <= d, else d (||r|| - d/2);  r = M(k) - v"
+    equation: ClassVar[str] = (
+        "grad l = r if ||r|| <= d, else d sign(r) (mixture) or d r / ||r|| (norm); "
+        "clip(r, -d, d) (coordinate);  r = M(k) - v"
+    )
     source: ClassVar[str] = "MIRAS 2504.13173, eq 13-16 and 26"
 
     form: Literal["coordinate", "norm", "mixture"] = "mixture"
