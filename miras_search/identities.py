@@ -159,11 +159,10 @@ def _(variant: Variant) -> Variant | None:
     initial_memory="zero",
 )
 def _(variant: Variant) -> Variant | None:
-    from miras_search.algorithm.gd import Gd
-
     if not variant.memory.grows:
         return None
-    simple = variant.replace(algorithm=Gd(), chunk=1, initial_memory="learned")
+    idle = type(variant.algorithm)()
+    simple = variant.replace(algorithm=idle, chunk=1, initial_memory="learned")
     return simple if simple != variant else None
 
 
