@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from miras_search import wandb_log
+from miras_search.executor import check_cluster, set_up_ray
 from miras_search.folder import StudyFolder
 from miras_search.report.html import write_report
 from miras_search.report.leaderboard import rows, terminal
@@ -39,7 +40,13 @@ def sweep(space: Space, recipe: Recipe, console: Console) -> StudyFolder:
 
 
 def preflight(recipe: Recipe) -> None:
-    """Get the task's data, so that what cannot be had is told before anything is written."""
+    """Look at the cluster and the data, so that what is missing is told before anything is written.
+
+    Raises:
+        UserError: something is.
+    """
+    if recipe.address is not None:
+        check_cluster(recipe.address)
     for split in recipe.task.splits:
         recipe.task.dataset(split, recipe.seed)
 
@@ -48,6 +55,7 @@ def _execute(study: Study, console: Console) -> None:
     recipe = study.recipe
     with Progress(study.total, study.records, recipe, console) as view:
         if recipe.executor == "ray":
+            set_up_ray(recipe.address)
             from miras_search.executor import ray
 
             ray.execute(study, recipe.workers, view)

@@ -5,13 +5,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from miras_search import legality
 from miras_search.identities import IDENTITIES
 from miras_search.layer import memorize
 from miras_search.memory.base import ParametricMemory
 from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Size
-from miras_search.testing import close, combinations, make_inputs, variants
+from miras_search.testing import cases_of, close, combinations, make_inputs, variants
 from miras_search.variant import Variant
 
 BASE = {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}
@@ -61,6 +63,40 @@ def test_both_sides_build_the_same_model(known):
         logits, _ = model(torch.arange(9)[None])
         outputs.append(logits)
     assert outputs[0].equal(outputs[1])
+
+
+def crowded():
+    """The examples again, with every other setting of each component."""
+    for known in IDENTITIES:
+        example = Variant.from_dict(known.example)
+        for axis, component in example.axes().items():
+            written = known.example[axis]
+            named = set(written) - {"kind"} if isinstance(written, dict) else set()
+            kept = {name: getattr(component, name) for name in named}
+            for case in cases_of(type(component)):
+                try:
+                    other = type(component)(**case.model_dump() | kept)
+                except ValidationError:
+                    continue
+                yield example.replace(**{axis: other})
+
+
+def test_identities_hold_whatever_else_is_set():
+    """Learned and projected coefficients keep their ranges, and the outputs stay the same."""
+    for v in dict.fromkeys(crowded()):
+        simpler = v.canonical
+        gates = {c for c in v.coefficients() if not c.fixed}
+        assert gates == {c for c in simpler.coefficients() if not c.fixed}, f"{v} and {simpler}"
+        if legality.reasons(v) or simpler == v:
+            continue
+        x = make_inputs(v, 6)
+        one, _ = memorize(v, x.q, x.k, x.v, x.gates, x.weights, None, "chunked")
+        weights = weights_for(simpler, x.weights)
+        renamed = dict(zip(x.weights or (), weights or (), strict=False))
+        split = ((*name.partition("."), g) for name, g in x.gates.items())
+        gates = {name + dot + renamed.get(m, m): g for name, dot, m, g in split}
+        two, _ = memorize(simpler, x.q, x.k, x.v, gates, weights, None, "chunked")
+        close(one, two, f"{v} and {simpler}", 1e-12)
 
 
 def test_equal_digests_compute_the_same():

@@ -6,6 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from miras_search import registry
 from miras_search.component import Coefficient
+from miras_search.layer import memorize
 from miras_search.nn.backbone import Backbone
 from miras_search.nn.gates import Gate
 from miras_search.nn.mixer import Mixer
@@ -155,12 +156,29 @@ def test_side_choices_change_the_layer():
 
 
 @pytest.mark.parametrize("norm", ["l2", "rms", "none"])
-def test_qk_norm(norm):
+def test_what_the_memory_is_given(norm, monkeypatch):
+    """Queries and keys of the chosen length, values as they are, and the parameters themselves."""
+    given = {}
+
+    def spy(variant, q, k, v, gates, weights, *rest):
+        given.update(q=q, k=k, v=v, weights=weights)
+        return memorize(variant, q, k, v, gates, weights, *rest)
+
+    monkeypatch.setattr("miras_search.nn.mixer.memorize", spy)
+    torch.manual_seed(0)
     mixer = Mixer(DEEP.replace(qk_norm=norm), 8)
-    x = 5 * torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(0)) + 3
-    y = mixer._normalise(x)
-    length = {"l2": torch.tensor(1.0), "rms": torch.tensor(2.0), "none": x.norm(dim=-1)}[norm]
-    torch.testing.assert_close(y.norm(dim=-1), length.expand(2, 3, 2), rtol=1e-4, atol=0)
+    mixer(5 * torch.randn(2, 3, 8))
+    lengths = {"l2": 1.0, "rms": 2.0}
+    for name in ("q", "k", "v"):
+        assert given[name].shape == (2, 3, 2, 4)
+        length = given[name].norm(dim=-1)
+        if name == "v" or norm == "none":
+            assert length.std() > 0.01
+        else:
+            torch.testing.assert_close(
+                length, torch.full_like(length, lengths[norm]), rtol=1e-4, atol=0
+            )
+    assert all(given["weights"][n] is w for n, w in mixer.initial.items())
     assert mixer._normalise(torch.zeros(1, 1, 2, 4)).isfinite().all()
 
 
@@ -200,6 +218,17 @@ def test_channel_gates_are_own_to_each_matrix_and_of_low_rank():
     assert gates["retention.W2"].shape == (2, 5, 2, 4)
     gate = dict(zip(mixer.gates.names, mixer.gates.gates, strict=True))["retention.W1"]
     assert [tuple(p.shape) for p in gate.projection.parameters()] == [(3, 8), (32, 3)]
+
+
+@pytest.mark.parametrize("per", ["head", "channel"])
+def test_a_mixer_is_differentiated_through_all_its_inputs(per):
+    """Numerically: a path that is cut, such as the one through a gate, leaves others alive."""
+    axes = {axis: c for axis, c in DEEP.axes().items() if "per" in type(c).model_fields}
+    changed = {axis: type(c)(**c.model_dump() | {"per": per}) for axis, c in axes.items()}
+    torch.manual_seed(0)
+    mixer = Mixer(DEEP.replace(**changed), 8).double()
+    x = torch.randn(1, 6, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: mixer(x)[0], x, fast_mode=True)
 
 
 def test_lowerings_agree_in_a_model():

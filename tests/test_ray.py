@@ -59,7 +59,7 @@ def test_ray_listens_on_loopback_alone(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert ray_processes
-    assert listening <= {"127.0.0.1", "::1"}, listening
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
 
 
 def connections(process: psutil.Process) -> list:
@@ -104,3 +104,4 @@ def test_no_cluster_at_the_address_is_one_sentence(tmp_path: Path) -> None:
     assert told.returncode == 2
     assert "no Ray cluster at '127.0.0.1:1'" in told.stderr
     assert "Traceback" not in told.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,7 @@
-"""Ray Tune as an executor: it places trials on a machine or a cluster, the study decides them."""
+"""Ray Tune as an executor: it places trials on a machine or a cluster, the study decides them.
+
+Import after `executor.set_up_ray`.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +116,7 @@ def _cluster(address: str | None) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init(_node_ip_address="127.0.0.1", include_dashboard=False, **quiet)
+            ray.init(include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError) as error:
