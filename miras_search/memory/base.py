@@ -44,6 +44,14 @@ class ParametricMemory(Memory):
     def matrices(self, key_width: int, value_width: int) -> dict[str, tuple[int, int]]:
         """The (out, in) shape of each updated matrix, by name."""
 
+    def initial_std(self, key_width: int, value_width: int) -> dict[str, float]:
+        """The standard deviation of each matrix's learned start, for keys of unit length.
+
+        Unless a subclass knows better, what keeps the size of what goes in.
+        """
+        shapes = self.matrices(key_width, value_width)
+        return {name: width**-0.5 for name, (_, width) in shapes.items()}
+
     @abstractmethod
     def apply(self, maps: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
         """M(x) for x `[..., K]`, giving `[..., V]`.

@@ -51,6 +51,15 @@ class Mlp(ParametricMemory):
         widths = [key_width, *hidden, value_width]
         return {f"W{i}": (o, n) for i, (n, o) in enumerate(pairwise(widths), start=1)}
 
+    def initial_std(self, key_width: int, value_width: int) -> dict[str, float]:
+        """1 under the norm, which undoes any scale of what it is given: there the scale of a
+        matrix sets how far a step turns it, and the curvature of the inner loss is about
+        1 / std^2, so that steps below 2 / chunk are stable.
+        """
+        if self.form == "residual_norm":
+            return dict.fromkeys(self.matrices(key_width, value_width), 1.0)
+        return super().initial_std(key_width, value_width)
+
     def apply(self, maps: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
         from torch.nn import functional
 

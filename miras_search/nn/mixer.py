@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,9 +49,10 @@ class Mixer(nn.Module):
         if problem := variant.memory.check(head_width, head_width):
             raise ValueError(problem)
         memory = self.variant.memory
-        matrices = {}
+        matrices, std = {}, {}
         if isinstance(memory, ParametricMemory):
             matrices = memory.matrices(head_width, head_width)
+            std = memory.initial_std(head_width, head_width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.conv: nn.Conv1d | None = None
         if variant.conv:
@@ -61,7 +61,7 @@ class Mixer(nn.Module):
         self.initial = nn.ParameterDict()
         if variant.initial_memory == "learned":
             for name, (out, n) in matrices.items():
-                self.initial[name] = nn.Parameter(torch.randn(heads, out, n) / math.sqrt(n))
+                self.initial[name] = nn.Parameter(torch.randn(heads, out, n) * std[name])
         self.norm = nn.RMSNorm(head_width)
         self.output_gate = nn.Linear(width, width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
