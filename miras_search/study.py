@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import secrets
+import signal
+import threading
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +27,8 @@ from miras_search.variant import Variant
 from miras_search.yaml_file import dump
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
     from miras_search.space import Space
@@ -32,6 +37,22 @@ SPEC = "spec"
 """Attribute of an Optuna trial that was started: its TrialSpec."""
 MAX_REFUSED = 1000
 """Proposals refused in a row before the space counts as exhausted."""
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until what is being written is written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            raise KeyboardInterrupt
 
 
 class Study:
@@ -102,6 +123,7 @@ class Study:
         """Trials given out so far, finished or not."""
         return len(self.records) + len(self._live) + len(self._pending)
 
+    @_uninterrupted()
     def ask(self) -> TrialSpec | None:
         """The next trial to run, or None when the budget or the space is exhausted."""
         if self._pending:
@@ -124,6 +146,7 @@ class Study:
         self.total = self.asked
         return None
 
+    @_uninterrupted()
     def tell(self, record: TrialRecord) -> None:
         """Take the result of a trial, and bring the files people read up to date."""
         trial = self._live.pop(record.number)

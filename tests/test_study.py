@@ -230,12 +230,13 @@ def test_a_sweep_cut_off_in_the_middle_loses_and_repeats_nothing(
     before = finished(out)
     assert 3 <= len(before) < 8
     if how == signal.SIGINT:
-        assert process.returncode == 130
+        assert process.returncode == 130, errors
         assert "Traceback" not in errors
         assert "run it again to go on" in errors
     again = run(*arguments)
     assert again.returncode == 0, again.stderr
     after = finished(out)
+    assert all(r["state"] == "complete" for r in results(out))
     assert before.items() <= after.items()
     assert sorted(r["number"] for r in results(out)) == list(range(8))
     assert len({(r["digest"], r["lr"]) for r in results(out)}) == 8

@@ -89,12 +89,12 @@ class Worker:
 
     def stop(self) -> None:
         """End the process, whatever it does."""
-        self.connection.close()
         self.process.terminate()
         self.process.join(timeout=5)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+        self.connection.close()
 
     def _lost(self, spec: TrialSpec) -> TrialRecord:
         """The record of a trial whose process died: its own if it came that far."""
@@ -122,12 +122,19 @@ def _serve(connection: Connection, threads: int, parent: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+    def tell(what: Point | TrialRecord) -> None:
+        try:
+            connection.send(what)
+        except OSError:  # nobody listens: not a fault of the trial, which will be run again
+            os._exit(1)
+
     while True:
         try:
             spec = connection.recv()
         except EOFError:
             return
-        connection.send(run(spec, connection.send))
+        tell(run(spec, tell))
 
 
 def _follow(parent: int) -> None:
