@@ -90,3 +90,16 @@ def test_a_zero_start_is_refused_where_nothing_can_be_learned_from_it():
         variant = Variant.from_dict({"memory": memory.to_dict(), **base})
         stuck = getattr(memory, "learns_from_zero", True) is False
         assert bool(legality.reasons(variant)) == stuck
+
+
+def test_a_state_of_another_variant_or_batch_is_refused():
+    base = {"memory": "matrix", "bias": "l2", "retention": "none", "chunk": 4}
+    gd, momentum = (Variant.from_dict(base | {"algorithm": a}) for a in ("gd", "momentum"))
+    x, step = torch.ones(2, 3, 1, 2), torch.full((2, 3, 1), 0.1)
+    _, state = memorize(gd, x, x, x, {"step": step}, None)
+    with pytest.raises(ValueError, match="expected .*momentum/W"):
+        memorize(momentum, x, x, x, {"step": step, "momentum": step}, None, state)
+    with pytest.raises(
+        ValueError, match=r"state holds .*\(2, 1, 2, 2\).*: expected .*\(1, 1, 2, 2\)"
+    ):
+        memorize(gd, x[:1], x[:1], x[:1], {"step": step[:1]}, None, state)

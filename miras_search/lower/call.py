@@ -137,7 +137,9 @@ def prepare(
             }
             for matrix, (out, _) in shapes.items()
         },
-        state=_start(variant, shapes, k, weights) if state is None else state,
+        state=_start(variant, shapes, k, weights)
+        if state is None
+        else _checked(state, variant, shapes, k, v),
     )
 
 
@@ -168,6 +170,24 @@ def _start(
         for slot in others:
             tensors[f"{slot}/{matrix}"] = torch.zeros_like(start)
     return State(tensors)
+
+
+def _checked(
+    state: State, variant: Variant, shapes: dict[str, tuple[int, int]], k: Tensor, v: Tensor
+) -> State:
+    """The state, if this variant could have left it behind for this batch and these widths."""
+    lead = (k.shape[0], k.shape[2])
+    if variant.memory.grows:
+        kept = (*lead, state.position)
+        expected = {"keys": (*kept, k.shape[-1]), "values": (*kept, v.shape[-1])}
+    else:
+        inside = state.position % variant.anchor_every != 0
+        slots = [*variant.algorithm.slots, *(["anchor"] if inside else [])]
+        expected = {f"{slot}/{m}": (*lead, *shape) for slot in slots for m, shape in shapes.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items()}
+    if found != expected:
+        raise ValueError(f"state holds {found}: expected {expected}")
+    return state
 
 
 def _shape(name: str, tensor: Tensor, dims: int) -> torch.Size:
