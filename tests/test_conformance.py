@@ -1,6 +1,7 @@
 """Every registered choice, and every legal combination, through the shipped suites."""
 
 import pytest
+import torch
 
 from miras_search import legality, registry
 from miras_search.layer import memorize
@@ -97,7 +98,7 @@ def test_a_state_of_another_variant_or_batch_is_refused():
     gd, momentum = (Variant.from_dict(base | {"algorithm": a}) for a in ("gd", "momentum"))
     x, step = torch.ones(2, 3, 1, 2), torch.full((2, 3, 1), 0.1)
     _, state = memorize(gd, x, x, x, {"step": step}, None)
-    with pytest.raises(ValueError, match="expected .*momentum/W"):
+    with pytest.raises(ValueError, match=r"expected .*momentum/W"):
         memorize(momentum, x, x, x, {"step": step, "momentum": step}, None, state)
     with pytest.raises(
         ValueError, match=r"state holds .*\(2, 1, 2, 2\).*: expected .*\(1, 1, 2, 2\)"
