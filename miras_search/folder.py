@@ -96,7 +96,12 @@ class StudyFolder:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """study.json: name, id and digests."""
-        return json.loads(self.study_file.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(self.study_file.read_text(encoding="utf-8"))
+            return {key: found[key] for key in ("name", "id", "space", "recipe")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            told = f"{self.study_file}: expected what a sweep wrote there: {error!r}"
+            raise UserError(told) from None
 
     @cached_property
     def space(self) -> Space:

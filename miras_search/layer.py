@@ -50,7 +50,8 @@ def memorize(
             that can learn from there (a matrix) at zero. Names and shapes:
             `variant.memory.matrices(K, V)`.
         state: what an earlier call returned, to go on from there; `weights` is then not read.
-            Any split of a sequence into calls gives the same result.
+            Any split of a sequence into calls gives the same result. It belongs to its variant
+            (chunk included), batch, widths and dtype.
         lowering: "reference" goes token by token and is the definition; "chunked" computes the
             same function a chunk at a time; "auto" takes the cheapest.
 
@@ -58,7 +59,8 @@ def memorize(
         The outputs `[B, T, H, V]` and the state after the last token.
 
     Raises:
-        ValueError: a shape or name is wrong, or the variant is not legal; the message says why.
+        ValueError: a shape, name or dtype is wrong, or the variant is not legal; the message says
+            why. Everything has the dtype of q.
     """
     if why := legality.reasons(variant):
         raise ValueError("; ".join(why))

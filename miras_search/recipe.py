@@ -20,7 +20,7 @@ from miras_search.space_file import KEYS as SPACE_KEYS
 from miras_search.tasks.base import Task
 from miras_search.yaml_file import Document, Override, dump
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**40)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from miras_search.errors import UserError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -77,10 +79,13 @@ class TrialRecord(BaseModel, frozen=True):
         """Read what `write` wrote.
 
         Raises:
-            OSError: there is no such file.
-            ValueError: it is not a record.
+            UserError: it is not a record, or cannot be read.
         """
-        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            why = str(error).splitlines()[0]
+            raise UserError(f"{path}: expected the record of a trial: {why}") from None
 
 
 def write_whole(path: Path, text: str) -> None:

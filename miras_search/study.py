@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import secrets
 import signal
 import threading
@@ -95,7 +96,10 @@ class Study:
         else:
             # One study run in two folders must be two groups on wandb.
             unique = f"{name}-{secrets.token_hex(3)}"
-            folder.create({"name": name, "id": unique, **asked}, space, recipe)
+            try:
+                folder.create({"name": name, "id": unique, **asked}, space, recipe)
+            except OSError as error:
+                raise UserError(f"{folder.path}: cannot be written: {error.strerror}") from None
         return cls(folder, recipe)
 
     def __enter__(self) -> Study:
@@ -106,13 +110,20 @@ class Study:
             self._lock.close()
             raise UserError(f"{self.folder.path}: another sweep is running in it") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._optuna = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(_mended(self.folder.journal_file)))),
-            study_name=self.folder.identity["name"],
-            direction=self.recipe.task.direction,
-            load_if_exists=True,
-        )
-        self._resume()
+        try:
+            self._optuna = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(_mended(self.folder.journal_file)))),
+                study_name=self.folder.identity["name"],
+                direction=self.recipe.task.direction,
+                load_if_exists=True,
+            )
+            self._resume()
+        except BaseException as error:
+            self._lock.close()
+            if isinstance(error, json.JSONDecodeError):
+                told = f"{self.folder.journal_file}: expected an Optuna journal: {error}"
+                raise UserError(told) from None
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -224,6 +235,7 @@ class Study:
                 continue
             trial = optuna.Trial(self._optuna, old._trial_id)
             if record is None:
+                wandb_log.forget(self.folder.path, spec)
                 self._pending.append((spec, trial))
             else:
                 self._live[spec.number] = trial

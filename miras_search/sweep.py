@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from miras_search import wandb_log
+from miras_search.errors import UserError
 from miras_search.executor import check_cluster, set_up_ray
 from miras_search.folder import StudyFolder
 from miras_search.report.html import write_report
@@ -47,6 +48,11 @@ def preflight(recipe: Recipe) -> None:
     """
     if recipe.address is not None:
         check_cluster(recipe.address)
+    elif recipe.accelerator == "gpu":
+        import torch
+
+        if not torch.accelerator.is_available():
+            raise UserError("accelerator: gpu, but torch finds none on this machine")
     for split in recipe.task.splits:
         recipe.task.dataset(split, recipe.seed)
 

@@ -37,16 +37,16 @@ class Variant(BaseModel, frozen=True):
     """What is kept."""
     algorithm: InstanceOf[Algorithm]
     """How it learns."""
-    chunk: Annotated[int, Field(ge=1)] = 1
+    chunk: Annotated[int, Field(ge=1, le=2**20)] = 1
     """Tokens that share the weights their gradients are taken at: 1 is the exact token-by-token
     rule, more is the papers' approximation (it changes the function)."""
-    heads: Annotated[int, Field(ge=1)] = 4
+    heads: Annotated[int, Field(ge=1, le=2**16)] = 4
     """Independent memories that share the width."""
-    conv: Annotated[int, Field(ge=0)] = 4
+    conv: Annotated[int, Field(ge=0, le=2**16)] = 4
     """Kernel of the causal depthwise convolution after the projections; 0 leaves it out."""
     qk_norm: Literal["auto", "l2", "rms", "none"] = "auto"
     """Normalisation of queries and keys; auto is what the memory prefers."""
-    gate_rank: Annotated[int, Field(ge=1)] = 32
+    gate_rank: Annotated[int, Field(ge=1, le=2**16)] = 32
     """Rank of the projection of per-channel coefficients."""
     initial_memory: Literal["learned", "zero"] = "learned"
     """Whether W_0 is trained by the outer loss or zero."""

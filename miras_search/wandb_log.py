@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,12 @@ def mode(wanted: str) -> str:
     import wandb
 
     return "online" if wandb.login(prompt=False) else "offline"
+
+
+def forget(folder: Path, spec: TrialSpec) -> None:
+    """Remove the offline run of a trial that was cut off: it runs again under the same id."""
+    for run in (folder / "wandb").glob(f"offline-run-*-{spec.study}-trial-{spec.number}"):
+        shutil.rmtree(run, ignore_errors=True)
 
 
 class TrialLog:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -236,6 +237,34 @@ def test_what_is_not_there_is_said(arguments: tuple[str, ...], tmp_path: Path) -
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_an_out_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    files = write(tmp_path)
+    for out in (f"{files[0]}/below", "/proc/nothing/here"):
+        done = run("sweep", *files, f"out={out}", cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["study.json", "journal.log", "trials/00001/record.json"])
+def test_a_damaged_study_is_named(name: str, study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(study / "out", out, symlinks=True)
+    content = (out / name).read_text()
+    (out / name).write_text(content[:100] + "\n{damage" + content[100:])
+    done = run("resume", str(out))
+    assert done.returncode == 2, done.stderr
+    assert str(out / name) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator")
+def test_an_accelerator_that_is_not_there_is_said(tmp_path: Path) -> None:
+    done = run("sweep", *write(tmp_path), "accelerator=gpu", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "accelerator: gpu" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 SPACES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "spaces").rglob("*.yaml"))

@@ -104,3 +104,21 @@ def test_a_state_of_another_variant_or_batch_is_refused():
         ValueError, match=r"state holds .*\(2, 1, 2, 2\).*: expected .*\(1, 1, 2, 2\)"
     ):
         memorize(gd, x[:1], x[:1], x[:1], {"step": step[:1]}, None, state)
+
+
+@pytest.mark.parametrize("wrong", ["v", "gates", "weights", "state"])
+def test_nothing_is_converted_on_the_way(wrong):
+    variant = Variant.from_dict(
+        {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}
+    )
+    x, step, start = torch.ones(1, 3, 1, 2), torch.full((1, 3, 1), 0.1), torch.zeros(1, 2, 2)
+    _, state = memorize(variant, x, x, x, {"step": step}, None)
+    given = {"v": x, "gates": {"step": step}, "weights": {"W": start}, "state": None}
+    doubled = {
+        "v": x.double(),
+        "gates": {"step": step.double()},
+        "weights": {"W": start.double()},
+        "state": type(state)({n: t.double() for n, t in state.tensors.items()}, state.position),
+    }
+    with pytest.raises(ValueError, match="expected the dtype of q"):
+        memorize(variant, x, x, **(given | {wrong: doubled[wrong]}))

@@ -59,6 +59,7 @@ def test_ray_listens_on_loopback_alone(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert ray_processes
+    assert listening
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
 
 

@@ -27,9 +27,6 @@ class Attention(GrowingMemory):
 
     scale: Annotated[float, Field(gt=0)] | None = None
 
-    def check(self, key_width: int, value_width: int) -> str | None:
-        return None
-
     def read(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         from torch.nn.functional import scaled_dot_product_attention
 

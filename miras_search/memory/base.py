@@ -25,9 +25,9 @@ class Memory(Component):
     preferred_qk_norm: ClassVar[str] = "l2"
     """The normalisation of queries and keys that `qk_norm: auto` means."""
 
-    @abstractmethod
     def check(self, key_width: int, value_width: int) -> str | None:
-        """Why these widths cannot be used, in one sentence, or None."""
+        """Why these widths cannot be used, in one sentence; None, unless a subclass says so."""
+        return None
 
 
 class ParametricMemory(Memory):

@@ -26,9 +26,6 @@ class Matrix(ParametricMemory):
     def learns_from_zero(self) -> bool:
         return True
 
-    def check(self, key_width: int, value_width: int) -> str | None:
-        return None
-
     def matrices(self, key_width: int, value_width: int) -> dict[str, tuple[int, int]]:
         return {"W": (value_width, key_width)}
 

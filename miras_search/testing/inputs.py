@@ -96,8 +96,10 @@ def make_inputs(
         return functional.normalize(torch.randn(*shape, generator=rng, dtype=torch.float64), dim=-1)
 
     shapes: dict[str, tuple[int, int]] = {}
+    std: dict[str, float] = {}
     if isinstance(variant.memory, ParametricMemory):
         shapes = variant.memory.matrices(key_width, value_width)
+        std = variant.memory.initial_std(key_width, value_width)
     gates: dict[str, Tensor] = {}
     for c in variant.coefficients():
         if c.fixed:
@@ -110,8 +112,8 @@ def make_inputs(
             gates[name] = _within(c, share) * (GENTLE if c.name == "step" else 1)
     q, k, v = unit(*lead, key_width), unit(*lead, key_width), 0.9 * unit(*lead, value_width)
     weights = {
-        name: torch.randn(heads, out, n, generator=rng, dtype=torch.float64) * 1.5 / math.sqrt(n)
-        for name, (out, n) in shapes.items()
+        name: torch.randn(heads, *shape, generator=rng, dtype=torch.float64) * std[name]
+        for name, shape in shapes.items()
     }
     return Inputs(q, k, v, gates, weights).map(lambda x: x.to(dtype))
 
