@@ -89,7 +89,7 @@ def prepare(
     Raises:
         ValueError: a tensor is missing, unknown or of another shape than expected.
     """
-    _check_dtypes({"q": q, "k": k, "v": v}, gates, weights or {}, state)
+    given = _named({"q": q, "k": k, "v": v}, gates, weights or {}, state)
     batch, tokens, heads, key_width = _shape("k", k, 4)
     value_width = _shape("v", v, 4)[-1]
     if not tokens:
@@ -122,7 +122,7 @@ def prepare(
             )
         return gate.transpose(1, 2)
 
-    return Call(
+    call = Call(
         variant,
         q.transpose(1, 2),
         k.transpose(1, 2),
@@ -142,6 +142,11 @@ def prepare(
         if state is None
         else _checked(state, variant, shapes, k, v),
     )
+    # Last, so that a wrong shape is told as such. Nothing is converted on the way.
+    for name, tensor in given.items():
+        if tensor.dtype != q.dtype:
+            raise ValueError(f"{name} is {tensor.dtype}: expected the dtype of q, {q.dtype}")
+    return call
 
 
 def _start(
@@ -191,24 +196,22 @@ def _checked(
     return state
 
 
-def _check_dtypes(
+def _named(
     qkv: Mapping[str, Tensor],
     gates: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     state: State | None,
-) -> None:
-    """Everything is a floating-point tensor of the dtype of q: nothing is converted on the way."""
+) -> dict[str, Tensor]:
+    """Every tensor of a call under the name a user knows it by; nothing else is let in."""
     if not isinstance(state, State | None):
         raise ValueError(f"state is a {type(state).__name__}: expected what memorize returned")
-    wanted = getattr(qkv["q"], "dtype", None)
     given = {**qkv, **{f"gates['{n}']": g for n, g in gates.items()}}
     given |= {f"weights['{n}']": w for n, w in weights.items()}
     given |= {f"state['{n}']": t for n, t in (state.tensors if state else {}).items()}
     for name, tensor in given.items():
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
             raise ValueError(f"{name}: expected a floating-point tensor, got {type(tensor)}")
-        if tensor.dtype != wanted:
-            raise ValueError(f"{name} is {tensor.dtype}: expected the dtype of q, {wanted}")
+    return given
 
 
 def _shape(name: str, tensor: Tensor, dims: int) -> torch.Size:
