@@ -120,7 +120,9 @@ def spec(number: int, variant: Variant, how: Recipe, folder: str) -> TrialSpec:
 
 def folder(path: Any, how: Recipe, records: list[TrialRecord], name: str = "sample") -> StudyFolder:
     made = StudyFolder(path)
-    made.create({"name": name, "id": f"{name}-1"}, Space.from_dict(SPACE, "sample"), how)
+    space = Space.from_dict(SPACE, "sample")
+    identity = {"name": name, "id": f"{name}-1", "space": space.digest, "recipe": how.digest}
+    made.create(identity, space, how)
     for found in records:
         found.write(made.trial(found.number) / RECORD)
     return made
