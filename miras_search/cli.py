@@ -20,14 +20,15 @@ EXAMPLES = """\
 examples:
   miras-search sweep spaces/core.yaml recipes/bytes.yaml trials=20 out=runs/mine
   miras-search plan spaces/core.yaml recipes/mqar.yaml
-  miras-search show spaces/published/yaad.yaml
+  miras-search show yaad
   miras-search list --json
 """
 
 HELP = {
-    "space": "YAML file of a space",
+    "space": "YAML file of a space, or the name of a shipped one, such as core",
     "recipe": "YAML file of a recipe",
-    "variant": "YAML file of a space of size one, such as best.yaml of a study",
+    "variant": "YAML file of one variant, such as best.yaml of a study, or the name of a "
+    "published one, such as yaad",
     "study": "folder of a study",
     "size": "key=value of the model, such as width=128, layers=4, mlp=0",
     "what": "axes (the default), tasks or published",
@@ -240,9 +241,9 @@ def _list(options: Any) -> int:
     found: dict[str, Any]
     if options.what == "published":
         from miras_search.space import Space
-        from miras_search.space_file import SHIPPED
+        from miras_search.space_file import PUBLISHED
 
-        files = sorted((SHIPPED / "published").glob("*.yaml"))
+        files = sorted(PUBLISHED.glob("*.yaml"))
         variants = {file.stem: _only(Space.load(file), file) for file in files}
         found = {
             name: {axis: str(c) for axis, c in variant.axes().items()}
@@ -261,7 +262,10 @@ def _list(options: Any) -> int:
                 print(f"  {axis:<12}{choice}")
         else:
             for kind in members:
-                print(f"  {kind:<14}{registry.find(group, kind).equation}")
+                cls = registry.find(group, kind)
+                print(f"  {kind:<14}{cls.equation}")
+                if cls.model_fields:
+                    print(f"  {'':<14}{', '.join(cls.model_fields)}")
     return 0
 
 

@@ -47,12 +47,14 @@ def identity(
 @lru_cache(maxsize=4096)
 def simplify(variant: Variant) -> Variant:
     """Apply identities until none changes anything."""
-    while True:
-        before = variant
+    changed = True
+    while changed:
+        changed = False
         for known in IDENTITIES:
-            variant = known.rewrite(variant) or variant
-        if variant == before:
-            return variant
+            simpler = known.rewrite(variant)
+            if simpler is not None:
+                variant, changed = simpler, True
+    return variant
 
 
 @identity("lp with p = 2 is l2", bias={"kind": "lp", "p": 2.0})
@@ -117,6 +119,20 @@ def _(variant: Variant) -> Variant | None:
 def _(variant: Variant) -> Variant | None:
     old = variant.algorithm
     if isinstance(old.step, str) or old.max_step is None:
+        return None
+    return variant.replace(algorithm=old.model_copy(update={"max_step": None}))
+
+
+@identity(
+    "a max_step that is the default, min(1, 2 / chunk), need not be given",
+    algorithm={"kind": "gd", "max_step": 0.5},
+    chunk=4,
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.algorithm.base import stable_step
+
+    old = variant.algorithm
+    if old.max_step != stable_step(variant.anchor_every):
         return None
     return variant.replace(algorithm=old.model_copy(update={"max_step": None}))
 

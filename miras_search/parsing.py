@@ -98,6 +98,9 @@ def _told(error: ValidationError, cls: type[BaseModel], path: Path) -> list[tupl
 
 def _sentence(items: list[Any]) -> str:
     if items[0]["type"] == "missing":
+        place = items[0]["loc"][-1:]
+        if place and isinstance(place[0], int):
+            return f"expected a list of more than {place[0]}, got {items[0]['input']!r}"
         return "this key is required"
     if items[0]["type"] == "value_error":
         return str(items[0]["ctx"]["error"])
@@ -132,5 +135,9 @@ def _wanted(item: Any) -> str:
             return f"less than {context['lt']}"
         case "less_than_equal":
             return f"at most {context['le']}"
+        case "multiple_of":
+            return f"a multiple of {context['multiple_of']}"
+        case "string_too_short":
+            return "text that is not empty"
         case _:
             return item["msg"]

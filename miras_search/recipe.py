@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path as File
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationInfo, field_validator
 
 from miras_search import parsing
 from miras_search.errors import InvalidValues, Path, UserError
@@ -91,11 +91,12 @@ class Recipe(BaseModel):
     out: Annotated[str, Field(min_length=1)] | None = None
     """The folder of the study; null is runs/<study>."""
 
-    @model_validator(mode="after")
-    def _address_is_rays(self) -> Recipe:
-        if self.address is not None and self.executor != "ray":
-            raise ValueError("address is where Ray runs: it needs executor: ray")
-        return self
+    @field_validator("address")
+    @classmethod
+    def _address_is_rays(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is not None and info.data.get("executor") == "local":
+            raise ValueError(f"address {address} is where Ray runs: it needs executor: ray")
+        return address
 
     @classmethod
     def load(cls, file: str | File, overrides: Iterable[str | Override] = ()) -> Recipe:
@@ -134,6 +135,19 @@ class Recipe(BaseModel):
             raise InvalidValues(found)
         return parsing.model(cls, values)
 
+    def check_data(self) -> None:
+        """Make every set of the task, so that what is missing is told before anything trains.
+
+        Raises:
+            InvalidValues: a set cannot be had, with the field of the task at fault.
+        """
+        try:
+            for split in self.task.splits:
+                self.task.dataset(split, self.seed)
+        except InvalidValues as error:
+            found = [(("task", *path), text) for path, text in error.found]
+            raise InvalidValues(found) from None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values with every field spelled out; `from_dict` reads them back."""
         plain = self.model_dump(exclude={"task", "lr"})
@@ -171,10 +185,11 @@ def _check_lr(value: Any, path: Path) -> float:
 def load_pair(
     space_file: str | File, recipe_file: str | File, overrides: Iterable[str] = ()
 ) -> tuple[Space, Recipe]:
-    """A space and a recipe, each override going to the one that has its key.
+    """A space and a recipe that go together, each override going to the one that has its key.
 
     Raises:
-        UserError: every problem of both files and of the command line, one line each.
+        UserError: every problem of both files and of the command line, one line each; if there is
+            none, why the width does not suit the space or the task's data cannot be had.
     """
     problems: list[str] = []
     routed: dict[str, list[Override]] = {"space": [], "recipe": []}
@@ -194,7 +209,11 @@ def load_pair(
     except UserError as error:
         problems += error.problems
     if space is not None and recipe is not None:
-        problems += _indivisible(space, recipe, recipe_file, routed["recipe"])
+        try:
+            _check_width(space, recipe)
+            recipe.check_data()
+        except InvalidValues as error:
+            problems += Document.load(recipe_file, routed["recipe"]).problems(error)
         if not problems:
             return space, recipe
     raise UserError(problems)
@@ -212,16 +231,12 @@ def _owner(override: Override) -> str:
     raise UserError(f"command line '{override.text}': {parsing.unknown_key(key, known)}")
 
 
-def _indivisible(
-    space: Space, recipe: Recipe, file: str | File, overrides: list[Override]
-) -> list[str]:
-    """A width that the heads of the space cannot share."""
+def _check_width(space: Space, recipe: Recipe) -> None:
+    """Refuse a width that the heads of the space cannot share."""
     width = recipe.size.width
     bad = [heads for heads in space.values("heads") if width % heads]
-    if not bad:
-        return []
-    down, up = (width // bad[0] * bad[0], (width // bad[0] + 1) * bad[0])
-    near = f"{down} or {up}" if down else f"{up}"
-    told = f"{width} cannot be shared by {bad[0]} heads: expected a multiple, such as {near}"
-    document = Document.load(file, overrides)
-    return document.problems(InvalidValues([(("size", "width"), told)]))
+    if bad:
+        down, up = (width // bad[0] * bad[0], (width // bad[0] + 1) * bad[0])
+        near = f"{down} or {up}" if down else f"{up}"
+        told = f"{width} cannot be shared by {bad[0]} heads: expected a multiple, such as {near}"
+        raise InvalidValues([(("size", "width"), told)])

@@ -25,8 +25,8 @@ from miras_search.variant import Variant
 from miras_search.where import Rule
 from miras_search.yaml_file import Override, dump
 
-MAX_COMBINATIONS = 2_000_000
-"""More are not told apart one by one: minutes of work and gigabytes of names."""
+MAX_COMBINATIONS = 500_000
+"""More are not told apart one by one: that is a minute of work."""
 
 TRIES = 1000
 """Random points looked at before a space is taken to have no feasible one."""
@@ -87,7 +87,7 @@ class Space:
 
     @classmethod
     def load(cls, file: str | File, overrides: Iterable[str | Override] = ()) -> Space:
-        """Read a space and everything it includes.
+        """Read a space and everything it includes; a bare name such as "yaad" is a shipped one.
 
         Raises:
             UserError: every problem of every file, or why no point of the space is feasible.
@@ -236,7 +236,7 @@ class Space:
 
     def _require_finite(self) -> None:
         if self.infinite is not None:
-            raise UserError(f"space {self.name} is infinite: {self.infinite}")
+            raise UserError(f"space {self.name} cannot be counted: {self.infinite}")
 
     def _contradiction(self, reasons: Mapping[str, int]) -> str:
         told = "; ".join(f"{count} x {reason}" for reason, count in reasons.items())

@@ -19,7 +19,9 @@ from miras_search.where import Rule
 from miras_search.yaml_file import Document, Override
 
 SHIPPED = File(__file__).resolve().parent.parent / "spaces"
-"""Where an include is looked for after the folder of the including file."""
+"""Where a space is looked for that is not beside the file that names it."""
+PUBLISHED = SHIPPED / "published"
+"""Models of the literature, each a space of size one."""
 
 COMPOSITION = ("name", "include", "union", "where")
 KEYS = (*COMPOSITION, *Variant.model_fields)
@@ -28,12 +30,21 @@ KEYS = (*COMPOSITION, *Variant.model_fields)
 
 def load(file: str | File, overrides: Iterable[str | Override] = ()) -> Space:
     """See `Space.load`."""
+    file = File(file)
+    if not file.exists() and file.parent == File() and not file.suffix:
+        shipped = {f.stem: f for folder in (PUBLISHED, SHIPPED) for f in folder.glob("*.yaml")}
+        if file.name not in shipped:
+            told = f"neither a file nor a shipped space: {nearest(file.name, shipped)}"
+            raise UserError(f"{file}: {told}")
+        file = shipped[file.name]
     document = Document.load(file, overrides)
-    return _space(_Source(document.data, document, stack=(File(file).resolve(),)), File(file).stem)
+    return _space(_Source(document.data, document, stack=(file.resolve(),)), file.stem)
 
 
 def from_dict(data: Mapping[str, Any], name: str) -> Space:
     """See `Space.from_dict`."""
+    if not isinstance(data, Mapping):
+        raise InvalidValues([((), f"expected keys and values, got {data!r}")])
     return _space(_Source(data, Document("", dict(data), {})), name)
 
 
@@ -81,7 +92,8 @@ def _space(source: _Source, name: str) -> Space:
             space.require_feasible()
             return space
         except UserError as error:
-            reader.tell(source, ((), str(error)))
+            at = ("where",) if "where" in source.data else ()
+            reader.tell(source, (at, str(error)))
     raise UserError(dict.fromkeys(reader.problems))
 
 

@@ -53,8 +53,7 @@ def preflight(recipe: Recipe) -> None:
 
         if not torch.accelerator.is_available():
             raise UserError("accelerator: gpu, but torch finds none on this machine")
-    for split in recipe.task.splits:
-        recipe.task.dataset(split, recipe.seed)
+    recipe.check_data()
 
 
 def _execute(study: Study, console: Console) -> None:

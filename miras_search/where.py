@@ -181,6 +181,9 @@ def _check(left: Operand, op: str, right: Operand) -> None:
     ):
         raise _Refused(f"expected a list after '{op}'")
     if op in ORDER:
+        for side in (left, right):
+            if isinstance(side, Literal) and type(side.constant) not in (int, float):
+                raise _Refused(f"expected a number beside '{op}', got {side.constant!r}")
         return
     for name, other in ((left, right), (right, left)):
         if isinstance(name, Name) and isinstance(other, Literal):

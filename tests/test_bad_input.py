@@ -137,8 +137,9 @@ where:
             "memory: attention\nbias: [dot, l2]\nretention: none\nalgorithm: gd\n"
             "where: [bias.kind != 'l2']",
             [
-                "1: no feasible variant, all 2 combinations rejected: 1 x attention answers with "
-                "the closed-form solution of l2 regression; dot has none; "
+                "5: where: no feasible variant, all 2 combinations rejected: "
+                "1 x attention answers with the closed-form solution of l2 regression; "
+                "dot has none; "
                 "1 x where: bias.kind != 'l2'",
             ],
         ),

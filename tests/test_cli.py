@@ -17,6 +17,7 @@ import miras_search
 from miras_search import registry
 from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
+from miras_search.space_file import PUBLISHED
 from miras_search.study import Study
 from miras_search.trial import run as run_trial
 
@@ -176,6 +177,13 @@ def test_list_is_the_registry() -> None:
     assert "yaad" in run("list", "published").stdout
     for axis, kinds in listed.items():
         assert all(kind in run("list").stdout for kind in kinds), axis
+    assert "expansion, activation" in run("list").stdout
+
+
+def test_a_published_model_is_shown_by_its_name() -> None:
+    named, filed = (run("show", v, "--json") for v in ("yaad", str(PUBLISHED / "yaad.yaml")))
+    assert named.stdout == filed.stdout
+    assert json.loads(named.stdout)["bias"] == "huber(per=channel)"
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("list",)])
@@ -204,8 +212,10 @@ BAD = {
         RECIPE.replace("kind: mqar", "kind: bytes\n  files: nowhere/*.txt").replace(
             "  pairs: 2\n  vocab: 64\n", ""
         ),
-        "nowhere/*.txt",
+        "recipe.yaml:3: task.files: ",
     ),
+    "an address without Ray": (SPACE, RECIPE + "address: here:1\n", "recipe.yaml:16: address"),
+    "no folder": (SPACE, RECIPE + "out: ''\n", "out: expected text that is not empty"),
     "code": (SPACE + "where: [\"__import__('os').system('touch HACKED')\"]\n", RECIPE, ":7: where"),
     "a resolver": (SPACE + "name: ${oc.env:HOME}\n", RECIPE, "space.yaml:7"),
 }

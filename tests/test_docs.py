@@ -1,5 +1,6 @@
 """What the documents show works: YAML loads, Python runs, tables name real fields and defaults."""
 
+import random
 import re
 import sys
 from pathlib import Path
@@ -7,9 +8,11 @@ from types import ModuleType
 
 import pytest
 
+import miras_search
 from miras_search import registry
 from miras_search.errors import UserError
 from miras_search.identities import IDENTITIES
+from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Recipe, Size
 from miras_search.space import Space
 from miras_search.variant import Variant
@@ -63,6 +66,8 @@ def test_python_runs(file, monkeypatch):
         monkeypatch.setitem(registry._kinds, group, registry.kinds(group))
     module = ModuleType(f"example_{file.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    model = Backbone(Space.load("core").sample(random.Random(0)), Size(width=16), vocabulary=256)
+    monkeypatch.setattr(miras_search, "load", lambda folder: model)
     for line, text in blocks(file, "python"):
         # Blank lines give errors the line of the document.
         exec(compile("\n" * (line - 1) + text, file, "exec", dont_inherit=True), module.__dict__)

@@ -117,7 +117,8 @@ def test_address_is_for_ray():
 
 def test_spaces_and_recipes_load_without_torch(files):
     code = (
-        "import sys; from miras_search.recipe import load_pair; load_pair(*sys.argv[1:]); "
+        "import sys; from miras_search import Recipe, Space; space, recipe = sys.argv[1:]; "
+        "Space.load(space); Recipe.load(recipe); "
         "sys.exit(any(m in sys.modules for m in ('torch', 'ray', 'optuna', 'wandb')))"
     )
     assert run([sys.executable, "-c", code, *files], check=False).returncode == 0

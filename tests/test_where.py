@@ -109,6 +109,7 @@ def test_against_python(text):
         ("bias.form == 'norms'", "bias.form: expected 'coordinate', 'norm' or 'mixture'"),
         ("chunk in 'abc'", "expected a list after 'in'"),
         ("chunk in 3", "expected a list after 'in'"),
+        ("bias.p > 'a'", "expected a number beside '>', got 'a'"),
         ("chunk in [[1]]", "expected a field, a number or a quoted text, got '[1]'"),
         ("not " * 45 + "chunk == 1", "nested too deeply"),
         ("(" * 300 + "chunk == 1" + ")" * 300, "not a rule"),

@@ -58,37 +58,35 @@ class Huber(Bias):
 
     def loss(self, pred: Tensor, target: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         r, delta = pred - target, gates["delta"]
+        square = r.square()
         if self.form == "norm":
-            small = r.square().sum(-1) / 2
-            outside = (_excess(r, delta).sqrt() - 0.5) * delta.square()
-            inside = r.square().sum(-1, keepdim=True) <= delta.square()
-            return small.where(inside.squeeze(-1), outside.squeeze(-1))
-        if self.form == "coordinate":
-            inside, size = r.abs() <= delta, r.abs()
-        else:
-            inside = r.square().sum(-1, keepdim=True) <= delta.square()
-            size = (r.square() + SMOOTHING).sqrt()
+            square = square.sum(-1, keepdim=True)
+        inside = self._inside(r, delta)
+        smoothing = SMOOTHING if self.form == "mixture" else 0.0
+        size = (_outside(square, inside) + smoothing).sqrt()
         delta = _outside(delta, inside)
-        return (r.square() / 2).where(inside, delta * (size - delta / 2)).sum(-1)
+        return (square / 2).where(inside, delta * (size - delta / 2)).sum(-1)
 
     def gradient(self, pred: Tensor, target: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         r, delta = pred - target, gates["delta"]
-        if self.form == "norm":
-            return r * _excess(r, delta).rsqrt()
         if self.form == "coordinate":
             return r.minimum(delta).maximum(-delta)
-        inside = r.square().sum(-1, keepdim=True) <= delta.square()
-        outside = _outside(delta, inside) * r * (r.square() + SMOOTHING).rsqrt()
-        return r.where(inside, outside)
+        inside = self._inside(r, delta)
+        outside = _outside(delta, inside) * r
+        if self.form == "norm":
+            square = r.square().sum(-1, keepdim=True)
+            return r.where(inside, outside * _outside(square, inside).rsqrt())
+        return r.where(inside, outside * (r.square() + SMOOTHING).rsqrt())
+
+    def _inside(self, r: Tensor, delta: Tensor) -> Tensor:
+        """Where the threshold is not exceeded, by each channel or by the length of r."""
+        if self.form == "coordinate":
+            return r.abs() <= delta
+        return r.square().sum(-1, keepdim=True) <= delta.square()
 
 
-def _outside(delta: Tensor, inside: Tensor) -> Tensor:
-    """The threshold where it is exceeded, else 1: an infinite one would turn the derivatives of
-    the branch that is not taken into NaN.
+def _outside(x: Tensor, inside: Tensor) -> Tensor:
+    """x where the threshold is exceeded, else 1: the derivatives of the branch that is not taken
+    must be finite, for an infinite threshold and for a residual of 0 too.
     """
-    return delta.where(~inside, 1.0)
-
-
-def _excess(r: Tensor, delta: Tensor) -> Tensor:
-    """The squared length of r in units of delta, at least 1: `[..., 1]`, smooth at r = 0."""
-    return (r / delta).square().sum(-1, keepdim=True).clamp(min=1)
+    return x.where(~inside, 1.0)

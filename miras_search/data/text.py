@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from miras_search.data.examples import Windows
-from miras_search.errors import UserError
+from miras_search.errors import InvalidValues
 
 _SKIPPED = {"test", "tests", "idlelib", "encodings", "site-packages", "dist-packages"}
 """Folders of the standard library left out: what it is tested with, an editor, tables of
@@ -44,14 +44,14 @@ def matching(pattern: str) -> list[Path]:
     """The files that a glob names.
 
     Raises:
-        UserError: there is none.
+        InvalidValues: there is none.
     """
     found = [Path(name).absolute() for name in glob.glob(pattern, recursive=True)]
     if files := [path for path in found if not path.is_dir()]:
         return sorted(files)
     problem = "is a folder, write it as folder/**/*.txt" if found else "matches no file"
     place = Path(pattern).absolute()
-    raise UserError(f"task files: '{place}' {problem}: expected a glob that names files")
+    raise _unusable(f"'{place}' {problem}: expected a glob that names files")
 
 
 @lru_cache(maxsize=4)
@@ -69,7 +69,7 @@ def split_files(paths: tuple[Path, ...], smallest: int, most: int) -> dict[str, 
         most: bytes to keep.
 
     Raises:
-        UserError: a file cannot be read, or fewer than three are left.
+        InvalidValues: a file cannot be read, or fewer than three are left.
     """
     kept, room = [], most
     for _, size, path in sorted(_different(paths)):
@@ -77,8 +77,8 @@ def split_files(paths: tuple[Path, ...], smallest: int, most: int) -> dict[str, 
             kept.append(path.read_bytes())
             room -= size
     if len(kept) < 3:
-        raise UserError(
-            f"task files: found {len(kept)} different files with at least {smallest} bytes, among "
+        raise _unusable(
+            f"found {len(kept)} different files with at least {smallest} bytes, among "
             f"{len(paths)}, that fit into {most} bytes, and a split by file needs 3: give more "
             "files, a shorter length or a larger max_bytes"
         )
@@ -99,10 +99,15 @@ def _different(paths: tuple[Path, ...]) -> list[tuple[bytes, int, Path]]:
                 digest = hashlib.file_digest(file, "sha256").digest()
                 found.setdefault(digest, (digest, file.tell(), path))
         except OSError as error:
-            problems.append(f"task files: cannot read '{path}': {error.strerror or error}")
+            problems.append(f"cannot read '{path}': {error.strerror or error}")
     if problems:
-        raise UserError(problems)
+        raise _unusable(*problems)
     return [*found.values()]
+
+
+def _unusable(*problems: str) -> InvalidValues:
+    """What is wrong with what the field `files` of a task names."""
+    return InvalidValues([(("files",), problem) for problem in problems])
 
 
 def _take(files: list[bytes], share: int) -> list[bytes]:
@@ -129,7 +134,7 @@ def windows(files: dict[str, list[bytes]], split: str, length: int, stride: int)
         stride: bytes from one window to the next.
 
     Raises:
-        UserError: there is none.
+        InvalidValues: there is none.
     """
     size = length + 1
     starts, before = [], 0
@@ -141,8 +146,8 @@ def windows(files: dict[str, list[bytes]], split: str, length: int, stride: int)
     others = _joined([content for name in files if name != split for content in files[name]])
     start = start[~torch.isin(_fingerprints(text, size)[start], _fingerprints(others, size))]
     if not len(start):
-        raise UserError(
-            f"task files: the {len(files[split])} files for {split} (the longest has "
+        raise _unusable(
+            f"the {len(files[split])} files for {split} (the longest has "
             f"{max(map(len, files[split]))} bytes) have no {size} bytes in a row that the others "
             "lack: give more or longer files, or a shorter length"
         )

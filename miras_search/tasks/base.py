@@ -91,7 +91,8 @@ class Task(Component):
         in another. A held-out split may be the same for every seed.
 
         Raises:
-            UserError: the data cannot be had, such as a file that is not there.
+            InvalidValues: the data cannot be had, such as a file that is not there, with the
+                field at fault.
             ValueError: no such split.
         """
 

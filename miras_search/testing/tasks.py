@@ -32,16 +32,25 @@ def check_examples(task: Task, split: str, seed: int) -> None:
     """Types, shapes and ranges; something is scored in every example."""
     lengths = set()
     for tokens, targets in examples(task, split, seed):
-        assert tokens.dtype == targets.dtype == torch.int64
-        assert tokens.shape == targets.shape == (len(tokens),)
-        assert 0 <= int(tokens.min()) <= int(tokens.max()) < task.vocabulary
+        assert tokens.dtype == targets.dtype == torch.int64, (
+            f"tokens are {tokens.dtype}, targets {targets.dtype}: expected int64"
+        )
+        assert tokens.shape == targets.shape == (len(tokens),), (
+            f"tokens have shape {tuple(tokens.shape)}, targets {tuple(targets.shape)}: expected [T]"
+        )
         scored = targets[targets != IGNORE]
-        assert len(scored) > 0, "an example without a scored position"
-        assert 0 <= int(scored.min()) <= int(scored.max()) < task.vocabulary
+        assert len(scored) > 0, f"an example of {split} without a scored position"
+        for name, values in (("tokens", tokens), ("scored targets", scored)):
+            assert 0 <= int(values.min()) <= int(values.max()) < task.vocabulary, (
+                f"{name} of {split} go from {values.min()} to {values.max()}: expected numbers "
+                f"below the vocabulary, {task.vocabulary}"
+            )
         lengths.add(len(tokens))
-    assert len(lengths) == 1, f"examples of {split} have lengths {lengths}: expected one"
-    if split not in task.evaluations:
-        assert lengths == {task.length}
+    expected = {task.length} if split not in task.evaluations else lengths
+    assert len(lengths) == 1 == len(lengths & expected), (
+        f"examples of {split} have lengths {sorted(lengths)}: expected one, {task.length} unless "
+        "it is a further evaluation"
+    )
 
 
 def check_disjoint(task: Task, seed: int) -> None:
@@ -57,9 +66,13 @@ def check_levels(task: Task, split: str) -> None:
     """Chance, plateau and ceiling get better in that order and lie in the metric's range."""
     levels = task.levels(split)
     known = [x for x in (levels.chance, levels.plateau, levels.ceiling) if x is not None]
-    assert known == sorted(known, reverse=task.direction == "minimize")
-    assert all(level >= 0 for level in known)
-    assert task.metric != "accuracy" or all(level <= 1 for level in known)
+    assert known == sorted(known, reverse=task.direction == "minimize"), (
+        f"{levels} of {split}: expected each better than the one before"
+    )
+    highest = 1 if task.metric == "accuracy" else float("inf")
+    assert all(0 <= level <= highest for level in known), (
+        f"{levels} of {split}: expected {task.metric} between 0 and {highest}"
+    )
 
 
 def fingerprint(task: Task, seed: int) -> dict[str, str]:
