@@ -13,11 +13,14 @@ Source = Literal["data", "learned"]
 Unit = Source | Annotated[float, Field(ge=0, le=1)]
 """A source, or a fixed number between 0 and 1."""
 
-Positive = Source | Annotated[float, Field(gt=0)]
+Positive = Source | Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A source, or a fixed positive number."""
 
 Per = Literal["head", "channel"]
 """One number for each head, or one for each output channel of what it acts on."""
+
+Side = Literal["head", "channel", "input"]
+"""As `Per`, or one number for each input channel (column) of a memory matrix."""
 
 
 class Component(BaseModel):
@@ -37,6 +40,11 @@ class Component(BaseModel):
     """The defining equation, in plain text."""
     source: ClassVar[str]
     """Paper and equation number."""
+
+    @property
+    def formula(self) -> str:
+        """The equation for these settings; that of the kind unless a subclass knows better."""
+        return self.equation
 
     def to_dict(self) -> dict[str, Any]:
         """The kind and every field, as plain values: what `Variant.from_dict` reads."""
@@ -63,8 +71,8 @@ class Coefficient:
 
     `low`..`high` is the open interval the learned or projected value stays in, `initial` its
     value before training. With `acts_on="weights"` a per-channel coefficient has one entry
-    for each row (output channel) of each memory matrix, with `"output"` one for each value
-    channel.
+    for each row (output channel) of each memory matrix and a per-input one for each column, with
+    `"output"` one for each value channel.
     """
 
     name: str
@@ -72,8 +80,10 @@ class Coefficient:
     low: float
     high: float
     initial: float
-    per: Per = "head"
+    per: Side = "head"
     acts_on: Literal["weights", "output"] = "weights"
+    neutral: float | None = None
+    """The value at which a retention gate changes nothing."""
 
     @property
     def fixed(self) -> bool:

@@ -10,6 +10,7 @@ from itertools import islice
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from miras_search.errors import UserError
 from miras_search.study import total_trials
 
 if TYPE_CHECKING:
@@ -27,14 +28,18 @@ def variants(space: Space, count: int, seed: int) -> list[Variant]:
     """Some distinct variants of a space, drawn at random if there are more."""
     rng = random.Random(seed)
     if space.infinite is None:
-        every = list(space.enumerate())
+        every = [variant.canonical for variant in space.enumerate()]
         return every if len(every) <= count else rng.sample(every, count)
-    drawn = {v.digest: v for v in (space.sample(rng) for _ in range(4 * count))}
+    drawn = {v.digest: v.canonical for v in (space.sample(rng) for _ in range(4 * count))}
     return list(islice(drawn.values(), count))
 
 
 def seconds(space: Space, recipe: Recipe) -> float:
-    """The estimated duration of a whole sweep on this machine."""
+    """The estimated duration of a whole sweep on this machine.
+
+    Raises:
+        UserError: a variant is too large to be built here.
+    """
     import torch
 
     workers = recipe.workers or os.cpu_count() or 1
@@ -50,6 +55,18 @@ def seconds(space: Space, recipe: Recipe) -> float:
 
 def _trial_seconds(variant: Variant, recipe: Recipe) -> float:
     """One trial, from the times of a training step and of a held-out batch."""
+    from miras_search.plan import plan
+
+    task = recipe.task
+    try:
+        plan(variant, recipe.size, task.vocabulary, task.length)
+        return _timed(variant, recipe)
+    except RuntimeError as error:
+        told = str(error).partition("\n")[0]
+        raise UserError(f"{variant} cannot be built on this machine: {told}") from None
+
+
+def _timed(variant: Variant, recipe: Recipe) -> float:
     import torch
 
     from miras_search.lit import MemoryModule, TaskData, loss

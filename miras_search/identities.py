@@ -44,6 +44,15 @@ def identity(
     return enter
 
 
+def _as_gd(variant: Variant) -> Variant:
+    """The variant with gd, and the fields that gd has too."""
+    from miras_search.algorithm.gd import Gd
+
+    old = variant.algorithm
+    shared = {name: getattr(old, name) for name in Gd.model_fields if hasattr(old, name)}
+    return variant.replace(algorithm=Gd(**shared))
+
+
 @lru_cache(maxsize=4096)
 def simplify(variant: Variant) -> Variant:
     """Apply identities until none changes anything."""
@@ -87,14 +96,166 @@ def _(variant: Variant) -> Variant | None:
 
 
 @identity("momentum fixed at 0 is gd", algorithm={"kind": "momentum", "momentum": 0.0})
+@identity("nesterov without momentum is gd", algorithm={"kind": "nesterov", "momentum": 0.0})
 def _(variant: Variant) -> Variant | None:
-    from miras_search.algorithm.gd import Gd
     from miras_search.algorithm.momentum import Momentum
+    from miras_search.algorithm.nesterov import Nesterov
 
     old = variant.algorithm
-    if not (isinstance(old, Momentum) and old.momentum == 0):
+    return _as_gd(variant) if isinstance(old, Momentum | Nesterov) and old.momentum == 0 else None
+
+
+@identity("multi_step of 1 is gd", algorithm={"kind": "multi_step", "n": 1})
+def _(variant: Variant) -> Variant | None:
+    from miras_search.algorithm.multi_step import MultiStep
+
+    old = variant.algorithm
+    return _as_gd(variant) if isinstance(old, MultiStep) and old.n == 1 else None
+
+
+@identity("lp with p = 1 is l1", bias={"kind": "lp", "p": 1.0})
+def _(variant: Variant) -> Variant | None:
+    from miras_search.bias.l1 import L1
+    from miras_search.bias.lp import Lp
+
+    bias = variant.bias
+    return variant.replace(bias=L1()) if isinstance(bias, Lp) and bias.p == 1 else None
+
+
+@identity("elastic without l1 is l2", bias={"kind": "elastic", "mix": 0.0})
+@identity("elastic without l2 is l1", bias={"kind": "elastic", "mix": 1.0})
+def _(variant: Variant) -> Variant | None:
+    from miras_search.bias.elastic import Elastic
+    from miras_search.bias.l1 import L1
+    from miras_search.bias.l2 import L2
+
+    if not (isinstance(variant.bias, Elastic) and variant.bias.mix in (0, 1)):
         return None
-    return variant.replace(algorithm=Gd(step=old.step, per=old.per, max_step=old.max_step))
+    return variant.replace(bias=L1() if variant.bias.mix else L2())
+
+
+@identity(
+    "the bregman divergence of w^2 / 2 is none", retention={"kind": "bregman", "link": "identity"}
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.retention.bregman import Bregman
+    from miras_search.retention.none import NoRetention
+
+    gate = variant.retention
+    plain = isinstance(gate, Bregman) and gate.link == "identity"
+    return variant.replace(retention=NoRetention()) if plain else None
+
+
+@identity("lq with q = 2 is l2 retention", retention={"kind": "lq", "q": 2.0})
+@identity("exact lq with q = 2 too", retention={"kind": "lq", "q": 2.0, "form": "exact"})
+def _(variant: Variant) -> Variant | None:
+    from miras_search.retention.l2 import L2
+    from miras_search.retention.lq import Lq
+
+    gate = variant.retention
+    if not (isinstance(gate, Lq) and gate.q == 2):
+        return None
+    return variant.replace(retention=L2(retention=gate.retention, per=gate.per))
+
+
+@identity(
+    "l2_local_global without a global term is none",
+    retention={"kind": "l2_local_global", "ridge": 0.0},
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.retention.l2_local_global import L2LocalGlobal
+    from miras_search.retention.none import NoRetention
+
+    gate = variant.retention
+    free = isinstance(gate, L2LocalGlobal) and gate.ridge == 0
+    return variant.replace(retention=NoRetention()) if free else None
+
+
+@identity(
+    "the elastic net without sparsity is l2_local_global",
+    retention={"kind": "elastic_net", "sparsity": 0.0},
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.retention.elastic_net import ElasticNet
+    from miras_search.retention.l2_local_global import L2LocalGlobal
+
+    gate = variant.retention
+    if not (isinstance(gate, ElasticNet) and gate.form == "proximal" and gate.sparsity == 0):
+        return None
+    return variant.replace(retention=L2LocalGlobal(ridge=gate.ridge, per=gate.per))
+
+
+@identity(
+    "the ftrl elastic net without sparsity is none",
+    retention={"kind": "elastic_net", "form": "ftrl", "sparsity": 0.0},
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.retention.elastic_net import ElasticNet
+    from miras_search.retention.none import NoRetention
+
+    gate = variant.retention
+    free = isinstance(gate, ElasticNet) and gate.form == "ftrl" and gate.sparsity == 0
+    return variant.replace(retention=NoRetention()) if free else None
+
+
+@identity(
+    "the ftrl elastic net has no ridge",
+    retention={"kind": "elastic_net", "form": "ftrl", "ridge": 0.5, "per": "channel"},
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.retention.elastic_net import ElasticNet
+
+    gate = variant.retention
+    if not (isinstance(gate, ElasticNet) and gate.form == "ftrl"):
+        return None
+    simple = ElasticNet(form="ftrl", sparsity=gate.sparsity)
+    return variant.replace(retention=simple) if gate != simple else None
+
+
+@identity(
+    "where the gradient does not look at the memory it is the same at the decayed one",
+    bias="dot",
+    retention={"kind": "l2", "at": "decayed"},
+)
+@identity(
+    "an implicit step is taken at the decayed memory anyway",
+    retention={"kind": "l2", "at": "decayed"},
+    algorithm="implicit",
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.retention.l2 import L2
+
+    gate = variant.retention
+    idle = variant.gradient_is_constant or variant.algorithm.decays_first
+    if not (isinstance(gate, L2) and gate.at == "decayed" and idle):
+        return None
+    return variant.replace(retention=gate.model_copy(update={"at": "old"}))
+
+
+@identity(
+    "a window of 1 weighs nothing",
+    algorithm={"kind": "gd", "importance": "learned"},
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.algorithm.descent import Windowed
+
+    old = variant.algorithm
+    if not (isinstance(old, Windowed) and old.window == 1 and old.importance != "data"):
+        return None
+    return variant.replace(algorithm=old.model_copy(update={"importance": "data"}))
+
+
+@identity(
+    "the mean over a chunk of 1 is the sum",
+    algorithm={"kind": "gd", "average": True},
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.algorithm.descent import Descent
+
+    old = variant.algorithm
+    if not (isinstance(old, Descent) and old.average and variant.anchor_every == 1):
+        return None
+    return variant.replace(algorithm=old.model_copy(update={"average": False}))
 
 
 @identity(
@@ -107,7 +268,7 @@ def _(variant: Variant) -> Variant | None:
         for axis, component, coefficients in variant.coefficients_by_axis()
         if coefficients
         and all(c.fixed for c in coefficients)
-        and getattr(component, "per", "head") == "channel"
+        and getattr(component, "per", "head") != "head"
     }
     return variant.replace(**changed) if changed else None
 
@@ -124,15 +285,13 @@ def _(variant: Variant) -> Variant | None:
 
 
 @identity(
-    "a max_step that is the default, min(1, 2 / chunk), need not be given",
+    "a max_step that is the default need not be given",
     algorithm={"kind": "gd", "max_step": 0.5},
     chunk=4,
 )
 def _(variant: Variant) -> Variant | None:
-    from miras_search.algorithm.base import stable_step
-
     old = variant.algorithm
-    if old.max_step != stable_step(variant.anchor_every):
+    if old.max_step is None or old.max_step != old.limit(variant.anchor_every):
         return None
     return variant.replace(algorithm=old.model_copy(update={"max_step": None}))
 
@@ -168,7 +327,7 @@ def _(variant: Variant) -> Variant | None:
 
 
 @identity(
-    "a growing memory has no gradient: chunk, steps and initial weights do nothing",
+    "a memory that keeps pairs has no gradient: chunk, steps and initial weights do nothing",
     memory="attention",
     chunk=4,
     algorithm={"kind": "gd", "step": 0.1},

@@ -12,11 +12,10 @@ from miras_search.lower.call import State, prepare
 from miras_search.lower.chunked import chunked
 from miras_search.lower.reference import reference
 from miras_search.plan import choose_lowering
+from miras_search.variant import Variant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from miras_search.variant import Variant
 
 Lowering = Literal["auto", "reference", "chunked"]
 
@@ -45,9 +44,11 @@ def memorize(
         gates: for each coefficient in `variant.coefficients()` that is not fixed, its values in
             natural units (retention 1 keeps everything): `[B, T, H]`, or `[B, T, H, channels]`
             with one entry for each value channel (`delta`) or for each row of the memory matrix
-            (`step`, `retention`, `momentum`). "<name>.<matrix>" gives one matrix its own.
-        weights: the initial memory by matrix name, `[H, out, in]` each; None starts a memory
-            that can learn from there (a matrix) at zero. Names and shapes:
+            (`step`, `retention`, `momentum`), or each column for a coefficient with `per: input`.
+            "<name>.<matrix>" gives one matrix its own. `multi_step` has n keys, values and gates
+            for each query, `[B, T * n, H, ...]`.
+        weights: the initial memory W_0 by matrix name, `[H, out, in]` each; None starts a memory
+            that can learn from there (a matrix) at a state of zero. Names and shapes:
             `variant.memory.matrices(K, V)`.
         state: what an earlier call returned, to go on from there; `weights` is then not read.
             Any split of a sequence into calls gives the same result. It belongs to its variant
@@ -62,6 +63,9 @@ def memorize(
         ValueError: a shape, name or dtype is wrong, or the variant is not legal; the message says
             why. Everything has the dtype of q.
     """
+    if not isinstance(variant, Variant):
+        told = f"variant is a {type(variant).__name__}: expected a Variant"
+        raise ValueError(f"{told}; Variant.from_dict makes one of plain values")
     if why := legality.reasons(variant):
         raise ValueError("; ".join(why))
     if lowering not in get_args(Lowering):
@@ -69,4 +73,5 @@ def memorize(
     call = prepare(variant, q, k, v, gates, weights, state)
     name = choose_lowering(variant).name if lowering == "auto" else lowering
     y, after = _RUN[name](call)
-    return y.transpose(1, 2), after
+    writes = variant.algorithm.writes
+    return y.transpose(1, 2)[:, writes - 1 :: writes], after

@@ -43,7 +43,7 @@ def growing_memory_keeps_everything(variant: Variant) -> str | None:
     """Kept pairs do not decay."""
     if variant.memory.grows and not variant.retention.keeps_everything:
         return (
-            f"{variant.memory.kind} keeps every pair, so there is nothing for "
+            f"{variant.memory.kind} keeps pairs as they are, so there is nothing for "
             f"{variant.retention.kind} retention to decay"
         )
     return None
@@ -51,11 +51,82 @@ def growing_memory_keeps_everything(variant: Variant) -> str | None:
 
 @rule
 def growing_memory_has_no_optimiser(variant: Variant) -> str | None:
-    """Without weights there are no gradients to accumulate."""
-    if variant.memory.grows and len(variant.algorithm.slots) > 1:
+    """Without weights there are no gradients to work on."""
+    if variant.memory.grows and not variant.algorithm.plain:
         return (
             f"{variant.memory.kind} has no weights, so {variant.algorithm.kind} has no gradient "
-            "to accumulate"
+            "to work on"
+        )
+    return None
+
+
+@rule
+def solver_needs_a_linear_map(variant: Variant) -> str | None:
+    """Only least squares on W x has the closed form of implicit steps and of Newton's method."""
+    if not variant.algorithm.solves or variant.memory.grows:
+        return None
+    if variant.memory.is_map and variant.bias.quadratic:
+        return None
+    return (
+        f"{variant.algorithm.kind} solves linear least squares, which {variant.memory.kind} "
+        f"with {variant.bias.kind} is not"
+    )
+
+
+@rule
+def solver_needs_a_linear_gate(variant: Variant) -> str | None:
+    """A mirror map changes the problem that the closed form solves."""
+    if variant.algorithm.solves and not variant.retention.linear:
+        return (
+            f"{variant.algorithm.kind} solves for the memory itself, and {variant.retention.kind} "
+            "retention shows another one than it keeps"
+        )
+    return None
+
+
+@rule
+def curvature_is_shared_by_rows(variant: Variant) -> str | None:
+    """One matrix H stands for all rows of the memory, and is symmetric."""
+    if not variant.algorithm.accumulates:
+        return None
+    sides = {c.per for c in variant.retention.coefficients()} - {"head"}
+    if not sides:
+        return None
+    return (
+        f"{variant.algorithm.kind} keeps one curvature for all rows, so {variant.retention.kind} "
+        f"retention is per head, not per {min(sides)}"
+    )
+
+
+@rule
+def distribution_has_entries(variant: Variant) -> str | None:
+    """A distribution over one entry is 1."""
+    if variant.memory.rows_of_one and variant.retention.mixes_rows:
+        return (
+            f"{variant.retention.kind} retention keeps every row a distribution, and the rows of "
+            f"{variant.memory.kind} have one entry"
+        )
+    return None
+
+
+@rule
+def window_has_one_point(variant: Variant) -> str | None:
+    """The gradients of a window are summed, so they are taken at the same memory."""
+    if variant.decays_first and variant.algorithm.window_length > 1:
+        return (
+            f"{variant.algorithm.kind} takes the gradients of a window at one memory, and "
+            f"{variant.retention.kind} retention at another for each token"
+        )
+    return None
+
+
+@rule
+def features_are_wider_than_values(variant: Variant) -> str | None:
+    """Polynomial features outnumber the channels of a head."""
+    if variant.degree > 1 and variant.memory.check(3, 2) is not None:
+        return (
+            f"{variant.memory} needs keys as wide as values, and polynomial features of degree "
+            f"{variant.degree} are wider"
         )
     return None
 

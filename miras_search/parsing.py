@@ -31,6 +31,7 @@ def component_class(group: str, value: Any, path: Path) -> tuple[type[Component]
     Raises:
         InvalidValues: not a kind nor a mapping with one, or an unknown kind.
     """
+    original = value
     if isinstance(value, str):
         value = {"kind": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
@@ -39,7 +40,8 @@ def component_class(group: str, value: Any, path: Path) -> tuple[type[Component]
     try:
         cls = registry.find(group, value["kind"])
     except UserError as error:
-        raise InvalidValues([(path, str(error))]) from None
+        given = isinstance(original, Mapping)
+        raise InvalidValues([((*path, "kind") if given else path, str(error))]) from None
     return cls, {name: v for name, v in value.items() if name != "kind"}
 
 
@@ -135,6 +137,8 @@ def _wanted(item: Any) -> str:
             return f"less than {context['lt']}"
         case "less_than_equal":
             return f"at most {context['le']}"
+        case "finite_number":
+            return "a finite number"
         case "multiple_of":
             return f"a multiple of {context['multiple_of']}"
         case "string_too_short":

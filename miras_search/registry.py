@@ -32,7 +32,13 @@ def register(cls: C) -> C:
 
     Raises:
         ValueError: another class already has this kind.
+        TypeError: the class leaves a fact open that its axis asks for.
     """
+    for base in cls.__mro__:
+        for name, annotation in vars(base).get("__annotations__", {}).items():
+            if "ClassVar" in str(annotation) and not hasattr(cls, name):
+                told = f"{cls.__module__}.{cls.__qualname__} does not say its '{name}'"
+                raise TypeError(f"{told}: expected {name}: {annotation}")
     taken = _kinds[cls.axis].setdefault(cls.kind, cls)
     if taken is not cls:
         where = f"{taken.__module__}.{taken.__qualname__}"

@@ -77,20 +77,20 @@ class OptunaChooser:
         return self.trial.suggest_float(name, low, high, step=step, log=log)
 
 
-def grid(space: Space, recipe: Recipe) -> list[dict[str, Any]]:
-    """The parameters of every distinct point, for `Study.enqueue_trial`.
+def grid(space: Space, recipe: Recipe) -> dict[tuple[str, float], dict[str, Any]]:
+    """The parameters of every distinct point by its key, for `Study.enqueue_trial`.
 
     Variants come in an order shuffled by the seed, the learning rates of a variant one after
     another: a budget that ends early has tuned some variants and not touched the others.
     Space and learning rates are finite.
     """
-    points: dict[tuple[str, float], tuple[str, dict[str, Any]]] = {}
-    for walk in _walks(space, recipe):
-        proposal, parameters = walk
-        points.setdefault(proposal.key, (proposal.variant.digest, parameters))
-    order = sorted({digest for digest, _ in points.values()})
+    points: dict[str, dict[float, dict[str, Any]]] = {}
+    for proposal, parameters in _walks(space, recipe):
+        digest, lr = proposal.key
+        points.setdefault(digest, {}).setdefault(lr, parameters)
+    order = sorted(points)
     random.Random(recipe.seed).shuffle(order)
-    return [p for digest in order for d, p in points.values() if d == digest]
+    return {(digest, lr): p for digest in order for lr, p in points[digest].items()}
 
 
 def _walks(space: Space, recipe: Recipe) -> Iterator[tuple[Proposal, dict[str, Any]]]:

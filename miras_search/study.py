@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -38,6 +38,9 @@ SPEC = "spec"
 """Attribute of an Optuna trial that was started: its TrialSpec."""
 MAX_REFUSED = 1000
 """Proposals refused in a row before the space counts as exhausted."""
+PATIENCE = 10
+"""Proposals refused in a row before a finite space is asked for a point that was not tried: a
+sampler does not learn from a refusal, and may propose the same again for ever."""
 
 
 @contextmanager
@@ -65,12 +68,12 @@ class Study:
 
     def __init__(self, folder: StudyFolder, recipe: Recipe) -> None:
         self.folder, self.recipe, self.space = folder, recipe, folder.space
-        self.grid = search.grid(self.space, recipe) if recipe.sampler == "grid" else None
         self.total = total_trials(self.space, recipe)
         self.records: list[TrialRecord] = []
         self._live: dict[int, optuna.Trial] = {}
         self._pending: list[tuple[TrialSpec, optuna.Trial]] = []
         self._tried: set[tuple[str, float]] = set()
+        self._grid: dict[tuple[str, float], dict[str, Any]] | None = None
 
     @classmethod
     def begin(cls, space: Space, recipe: Recipe) -> Study:
@@ -90,7 +93,6 @@ class Study:
                     f"{folder.path}: holds the study of another {' and '.join(differing)}: "
                     "expected the same, or another folder in out="
                 )
-            folder.update_recipe(recipe)
         elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
             raise UserError(f"{folder.path}: is taken: expected a new folder or a study's in out=")
         else:
@@ -109,6 +111,7 @@ class Study:
         except OSError:
             self._lock.close()
             raise UserError(f"{self.folder.path}: another sweep is running in it") from None
+        self.folder.update_recipe(self.recipe)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             self._optuna = optuna.create_study(
@@ -142,9 +145,10 @@ class Study:
             return spec
         if self.asked >= self.total:
             return None
-        for _ in range(MAX_REFUSED):
-            if self.grid is not None:
-                self._optuna.enqueue_trial(self.grid[self.asked], skip_if_exists=True)
+        patience = 0 if self.recipe.sampler == "grid" else PATIENCE
+        for refused in range(MAX_REFUSED):
+            if refused >= patience and (untried := self._untried()) is not None:
+                self._optuna.enqueue_trial(untried)
             self._optuna.sampler = search.sampler(self.recipe, len(self._optuna.trials))
             trial = self._optuna.ask()
             point = search.draw(self.space, self.recipe, search.OptunaChooser(trial))
@@ -193,6 +197,13 @@ class Study:
         """The best complete trial."""
         first = ranked(self.records, self.recipe)[:1]
         return first[0] if first and first[0].score is not None else None
+
+    def _untried(self) -> dict[str, Any] | None:
+        """The parameters of a point of a finite space that was never given out."""
+        if self._grid is None:
+            finite = self.space.infinite is None and self.recipe.lr.count() is not None
+            self._grid = search.grid(self.space, self.recipe) if finite else {}
+        return next((p for key, p in self._grid.items() if key not in self._tried), None)
 
     def _give_out(self, trial: optuna.Trial, point: search.Proposal) -> TrialSpec:
         number = self.asked

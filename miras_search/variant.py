@@ -46,6 +46,8 @@ class Variant(BaseModel, frozen=True):
     """Kernel of the causal depthwise convolution after the projections; 0 leaves it out."""
     qk_norm: Literal["auto", "l2", "rms", "none"] = "auto"
     """Normalisation of queries and keys; auto is what the memory prefers."""
+    degree: Annotated[int, Field(ge=1, le=4)] = 1
+    """Degree of the polynomial features of queries and keys; 1 leaves them as they are."""
     gate_rank: Annotated[int, Field(ge=1, le=2**16)] = 32
     """Rank of the projection of per-channel coefficients."""
     initial_memory: Literal["learned", "zero"] = "learned"
@@ -114,9 +116,23 @@ class Variant(BaseModel, frozen=True):
         return tuple(c for _, _, wanted in self.coefficients_by_axis() for c in wanted)
 
     @property
+    def written(self) -> Bias:
+        """The bias whose gradients are written: dot, where an algorithm sums up pairs."""
+        if not self.algorithm.accumulates:
+            return self.bias
+        from miras_search.bias.dot import Dot
+
+        return Dot()
+
+    @property
     def gradient_is_constant(self) -> bool:
         """Whether the inner gradient is the same whatever the memory holds."""
-        return self.memory.linear and not self.bias.uses_prediction
+        return self.memory.linear and not self.written.uses_prediction
+
+    @property
+    def decays_first(self) -> bool:
+        """Whether gradients are taken at the decayed memory."""
+        return self.algorithm.decays_first or self.retention.decays_first
 
     @property
     def anchor_every(self) -> int:
@@ -139,10 +155,11 @@ class Variant(BaseModel, frozen=True):
 
     def equations(self) -> dict[str, str]:
         """What the variant computes, in plain text, axis by axis; the algorithm's is the update."""
+        simplest = self.canonical
         if self.memory.grows:
-            return {"memory": self.memory.equation}
-        update = self.algorithm.equation.replace(KEPT, self.retention.kept)
-        equations = {axis: choice.equation for axis, choice in self.axes().items()}
+            return {"memory": simplest.memory.formula}
+        update = simplest.algorithm.formula.replace(KEPT, simplest.retention.kept)
+        equations = {axis: choice.formula for axis, choice in simplest.axes().items()}
         return equations | {"algorithm": update}
 
     @property

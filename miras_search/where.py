@@ -105,6 +105,8 @@ def _condition(node: ast.expr, depth: int) -> Condition:
                 (_operator(op), _operand(right)) for op, right in zip(ops, comparators, strict=True)
             )
             comparison = Comparison(_operand(left), rest)
+            if not any(isinstance(side, Name) for a, _, b in comparison.pairs() for side in (a, b)):
+                raise _Refused(f"expected a field in '{_spelled(node)}'")
             for pair in comparison.pairs():
                 _check(*pair)
             return comparison

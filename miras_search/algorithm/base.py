@@ -1,4 +1,4 @@
-"""What a memory algorithm is: a linear recurrence over the weights and the optimiser's state."""
+"""What a memory algorithm is: how the gradients of the inner loss move the tensors it carries."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from miras_search.component import Coefficient, Component, Per, Positive
+from miras_search.component import Coefficient, Component, Positive, Side
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -27,10 +27,10 @@ def stable_step(chunk: int) -> float:
 
 @dataclass(frozen=True)
 class Transition:
-    """One token's update of the n tensors an algorithm carries, slot 0 being the weights.
+    """One token's update of the n tensors a linear algorithm carries, slot 0 being the state.
 
     Z_t[i] = sum_j carry[i][j] Z_{t-1}[j] - inject[i] step_t grad_t. Entries are numbers or
-    tensors `[..., 1]` (per head) or `[..., out]` (per row of the matrix); None carries nothing.
+    tensors that broadcast to `[..., out, in]`; None carries nothing.
     """
 
     carry: tuple[tuple[Tensor | float | None, ...], ...]
@@ -38,38 +38,108 @@ class Transition:
 
 
 class Algorithm(Component):
-    """The inner optimiser, linear in the gradients it is given.
+    """The inner optimiser.
 
-    One definition, `transition`, serves every lowering: the token loop applies it, and the
-    chunked form multiplies the transitions of a chunk out into causal coefficients.
+    One definition, `advance`, serves every lowering. A `linear` algorithm gives a `transition`
+    instead, which the token loop applies, and which the chunked form multiplies out into causal
+    coefficients.
     """
 
     axis: ClassVar[str] = "algorithm"
 
-    slots: ClassVar[tuple[str, ...]]
-    """Names of what is carried from token to token for each matrix; the first is the weights."""
+    linear: ClassVar[bool] = True
+    """Whether the update is a `transition`."""
+    plain: ClassVar[bool] = False
+    """Whether nothing is carried but the state, and each token makes one write by its gradient."""
+    solves: ClassVar[bool] = False
+    """Whether it needs the closed form of l2 regression on a single linear map."""
+    decays_first: ClassVar[bool] = False
+    """Whether gradients are taken at the decayed memory, whatever the retention gate says."""
+    accumulates: ClassVar[bool] = False
+    """Whether it sums up pairs and never looks at what the memory recalls."""
 
     step: Positive = "data"
     """Source of the step size."""
-    per: Per = "head"
-    """Whether each head or each row of a matrix has coefficients of its own."""
+    per: Side = "head"
+    """Whether each head, each row or each column of a matrix has coefficients of its own."""
     max_step: Annotated[float, Field(gt=0)] | None = None
-    """Upper end of a projected or learned step; None is `stable_step(chunk)`."""
+    """Upper end of a projected or learned step; None is what is stable."""
+
+    @property
+    @abstractmethod
+    def slots(self) -> tuple[str, ...]:
+        """Names of what is carried from token to token for each matrix; the first is the state."""
+
+    @property
+    def writes(self) -> int:
+        """Writes a token makes, each with a key and a value of its own."""
+        return 1
+
+    @property
+    def window_length(self) -> int:
+        """Tokens whose losses are minimised at each token."""
+        return 1
+
+    def limit(self, chunk: int) -> float:
+        """The largest step that is stable where gradients are taken every `chunk` tokens."""
+        return stable_step(chunk)
 
     def coefficients(self, chunk: int) -> tuple[Coefficient, ...]:
         """The step, and what a subclass adds, for gradients taken every `chunk` tokens."""
-        limit = self.max_step or stable_step(chunk)
+        limit = self.max_step or self.limit(chunk)
         return (
             Coefficient(
                 name="step",
                 source=self.step,
                 low=0,
                 high=limit,
-                initial=limit / 2,
+                initial=min(1.0, limit / 2),
                 per=self.per,
             ),
         )
 
-    @abstractmethod
+    def scale(self, squared: Tensor, h: Tensor, gates: Mapping[str, Tensor]) -> Tensor | float:
+        """The factor on one token's gradient u h^T, from its squared norm `[..., 1, 1]`, from what
+        entered the matrix, h `[..., 1, in]`, and from the gates: `[..., 1 or out, 1]`.
+        """
+        return 1.0
+
+    def steps(self, chunk: int) -> float:
+        """The factor on every step, where gradients are taken every `chunk` tokens."""
+        return 1.0
+
     def transition(self, retain: Tensor | float, gates: Mapping[str, Tensor]) -> Transition:
-        """The update of one token, given the factor of the retention gate on the weights."""
+        """The update of one token, given the factor of the retention gate on the state.
+
+        What a `linear` algorithm gives; any other gives `advance`.
+        """
+        raise NotImplementedError(f"{self.kind} is not linear in its gradients")
+
+    def advance(
+        self,
+        old: Sequence[Tensor],
+        gradient: Tensor,
+        h: Tensor,
+        retain: Tensor,
+        gates: Mapping[str, Tensor],
+    ) -> list[Tensor]:
+        """Every slot after one token: `old` and `gradient` are `[..., out, in]`, h `[..., 1, in]`.
+
+        `gradient` is scaled, and the step not yet in it.
+        """
+        update, write = self.transition(retain, gates), gates["step"] * gradient
+        return [
+            sum(
+                (c * z for c, z in zip(carry, old, strict=True) if c is not None),
+                -inject * write,
+            )
+            for carry, inject in zip(update.carry, update.inject, strict=True)
+        ]
+
+    def expose(self, slots: Sequence[Tensor], gates: Mapping[str, Tensor]) -> Tensor:
+        """The state that the retention gate shows: slot 0."""
+        return slots[0]
+
+    def shapes(self, out: int, width: int) -> dict[str, tuple[int, int]]:
+        """The shape of each slot for a matrix `[out, width]`."""
+        return dict.fromkeys(self.slots, (out, width))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from miras_search.algorithm.base import Algorithm, Transition
-from miras_search.component import Coefficient, Unit
+from miras_search.algorithm.base import Transition
+from miras_search.algorithm.descent import Accumulating
 from miras_search.registry import register
 
 if TYPE_CHECKING:
@@ -15,29 +15,38 @@ if TYPE_CHECKING:
 
 
 @register
-class Momentum(Algorithm):
-    """Heavy-ball momentum whose memory of past gradients is itself gated per token."""
+class Momentum(Accumulating):
+    """Heavy-ball momentum whose memory of past gradients is itself gated per token.
+
+    Of `order` 2, the sum of gradients is summed once more: S'_t = b_t S'_{t-1} + S_t moves the
+    weights in place of S_t.
+    """
 
     kind: ClassVar[str] = "momentum"
     equation: ClassVar[str] = (
         "S_t = b_t S_{t-1} - e_t grad l(W; k_t, v_t);  W_t = a_t W_{t-1} + S_t"
     )
     source: ClassVar[str] = "Titans 2501.00663, eq 9-14"
-    slots: ClassVar[tuple[str, ...]] = ("weights", "momentum")
 
-    momentum: Unit = "data"
+    order: Literal[1, 2] = 1
+    """How many sums stand between a gradient and the weights."""
 
-    def coefficients(self, chunk: int) -> tuple[Coefficient, ...]:
-        momentum = Coefficient(
-            name="momentum",
-            source=self.momentum,
-            low=0,
-            high=1,
-            initial=0.5,
-            per=self.per,
+    @property
+    def formula(self) -> str:
+        if self.order == 1:
+            return self.equation
+        return (
+            "S_t = b_t S_{t-1} - e_t grad l(W; k_t, v_t);  S'_t = b_t S'_{t-1} + S_t;  "
+            "W_t = a_t W_{t-1} + S'_t"
         )
-        return (*super().coefficients(chunk), momentum)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("weights", "momentum", "momentum2")[: 1 + self.order]
 
     def transition(self, retain: Tensor | float, gates: Mapping[str, Tensor]) -> Transition:
-        b = gates["momentum"]
-        return Transition(carry=((retain, b), (None, b)), inject=(1.0, 1.0))
+        b, added = gates["momentum"], self.added(gates)
+        if self.order == 1:
+            return Transition(carry=((retain, b), (None, b)), inject=(added, added))
+        carry = ((retain, b, b), (None, b, None), (None, b, b))
+        return Transition(carry=carry, inject=(added, added, added))

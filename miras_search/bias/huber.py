@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from miras_search.bias.base import SMOOTHING, Bias
-from miras_search.component import Coefficient, Per, Positive
+from miras_search.component import Coefficient, Per, Source
 from miras_search.registry import register
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
+
+
+Threshold = Source | Annotated[float, Field(gt=0)]
+"""As `Positive`, or infinite."""
 
 
 @register
@@ -34,7 +38,7 @@ class Huber(Bias):
     source: ClassVar[str] = "MIRAS 2504.13173, eq 13-16 and 26"
 
     form: Literal["coordinate", "norm", "mixture"] = "mixture"
-    delta: Positive = "data"
+    delta: Threshold = "data"
     per: Per = "head"
 
     @model_validator(mode="after")
@@ -42,6 +46,17 @@ class Huber(Bias):
         if self.form == "norm" and self.per == "channel":
             raise ValueError("form norm bounds one length, so its threshold is per head")
         return self
+
+    @property
+    def formula(self) -> str:
+        match self.form:
+            case "coordinate":
+                told = "clip(r, -d, d)"
+            case "norm":
+                told = "r min(1, d / ||r||)"
+            case "mixture":
+                told = "r if ||r|| <= d, else d sign(r)"
+        return f"grad l = {told},  r = M(k) - v"
 
     def coefficients(self) -> tuple[Coefficient, ...]:
         return (
@@ -70,7 +85,7 @@ class Huber(Bias):
     def gradient(self, pred: Tensor, target: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         r, delta = pred - target, gates["delta"]
         if self.form == "coordinate":
-            return r.minimum(delta).maximum(-delta)
+            return r.where(r.abs() <= delta, delta * r.sign())
         inside = self._inside(r, delta)
         outside = _outside(delta, inside) * r
         if self.form == "norm":

@@ -28,6 +28,12 @@ class Lp(Bias):
 
     p: Annotated[float, Field(ge=1, le=8)] = 3.0
 
+    @property
+    def formula(self) -> str:
+        return self.equation.replace("1/p", f"1/{self.p:g}").replace(
+            "_p^p", f"_{self.p:g}^{self.p:g}"
+        )
+
     def loss(self, pred: Tensor, target: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         r = pred - target
         power = (r.square() + SMOOTHING).pow(self.p / 2) if self.p < 2 else r.abs().pow(self.p)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from miras_search.memory.base import ParametricMemory
+from miras_search.memory.base import GrowingMemory, ParametricMemory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from miras_search.variant import Variant
 
 Gates = dict[str, "Tensor"]
-"""Coefficient values by name: `[B, H, T, 1]`, `[B, H, T, channels]`, or a scalar if fixed."""
+"""Coefficient values by name. Of the output: `[B, H, T, 1]` or `[B, H, T, V]`. Of a matrix:
+`[B, H, T, 1, 1]` per head, `[B, H, T, out, 1]` per channel, `[B, H, T, 1, in]` per input. A scalar
+if fixed."""
+
+RETAIN = "retain"
+"""Under this name the gates of a matrix hold the factor of the retention gate on the old state."""
+
+WINDOW = "window/"
+"""Names of what a state keeps of past tokens begin with this."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +34,10 @@ class State:
     """What a memory carries from one call to the next.
 
     A parametric memory has a tensor `[B, H, out, in]` for each slot of the algorithm and each
-    matrix ("weights/W1", "momentum/W1", ...) and, inside a chunk, the weights its gradients are
-    taken at ("anchor/W1"). A growing memory has "keys" `[B, H, N, K]` and "values"
-    `[B, H, N, V]`. `position` counts the tokens read so far.
+    matrix ("weights/W1", "momentum/W1", ...) and, inside a chunk, the state its gradients are
+    taken at ("anchor/W1"). Under a mirror map "weights" is the dual state A. A window keeps the
+    tokens it still needs ("window/keys", ...). A growing memory has "keys" `[B, H, N, K]` and
+    "values" `[B, H, N, V]`. `position` counts the writes so far.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -41,10 +50,18 @@ class State:
 
     def with_pairs(self, k: Tensor, v: Tensor) -> State:
         """The state of a growing memory after T more pairs, k `[B, H, T, K]`, v `[B, H, T, V]`."""
+        position = self.position + k.shape[2]
         if self.tensors:
             k = torch.cat([self.tensors["keys"], k], dim=2)
             v = torch.cat([self.tensors["values"], v], dim=2)
-        return State({"keys": k, "values": v}, k.shape[2])
+        return State({"keys": k, "values": v}, position)
+
+    def last(self, pairs: int | None) -> State:
+        """The state of a growing memory without all but the last pairs; None keeps them."""
+        if pairs is None or self.tensors["keys"].shape[2] <= pairs:
+            return self
+        start = self.tensors["keys"].shape[2] - pairs
+        return State({name: x[:, :, start:] for name, x in self.tensors.items()}, self.position)
 
     def detach(self) -> State:
         """The same state, cut from the graph that computed it."""
@@ -65,7 +82,8 @@ class Call:
     bias_gates: Gates
     """What the bias asked for: per head or per value channel."""
     weight_gates: dict[str, Gates]
-    """What retention and algorithm asked for, for each matrix: per head or per row."""
+    """What retention and algorithm asked for, for each matrix, and `RETAIN`; "step" is the step as
+    it is applied, with the factors of retention gate and chunk."""
     state: State
     """Where the memory stands before the first token."""
 
@@ -90,12 +108,16 @@ def prepare(
         ValueError: a tensor is missing, unknown or of another shape than expected.
     """
     given = _named({"q": q, "k": k, "v": v}, gates, weights or {}, state)
-    batch, tokens, heads, key_width = _shape("k", k, 4)
+    batch, tokens, heads, key_width = _shape("q", q, 4)
+    _shape("k", k, 4)
     value_width = _shape("v", v, 4)[-1]
     if not tokens:
         raise ValueError("q, k and v have no tokens: expected [B, T, H, K] with T of at least 1")
-    _expect("q", q, (batch, tokens, heads, key_width))
-    _expect("v", v, (batch, tokens, heads, value_width))
+    writes = variant.algorithm.writes
+    lead = (batch, tokens * writes, heads)
+    why = f", {writes} for each of the {tokens} queries" if writes > 1 else ""
+    _expect("k", k, (*lead, key_width), why)
+    _expect("v", v, (*lead, value_width), why)
     if problem := variant.memory.check(key_width, value_width):
         raise ValueError(problem)
 
@@ -104,9 +126,9 @@ def prepare(
         shapes = variant.memory.matrices(key_width, value_width)
     wanted = variant.coefficients()
     _reject_unknown(gates, wanted, shapes)
-    lead = (batch, tokens, heads)
 
     def value(c: Coefficient, channels: int, names: tuple[str, ...]) -> Tensor:
+        """`[B, H, T, 1 or channels]`, or a scalar."""
         if not isinstance(c.source, str):
             return q.new_tensor(c.source)
         name = next((name for name in names if name in gates), None)
@@ -122,21 +144,28 @@ def prepare(
             )
         return gate.transpose(1, 2)
 
+    def of_matrix(c: Coefficient, matrix: str) -> Tensor:
+        """`[B, H, T, 1 or out, 1]` or `[B, H, T, 1, in]`, or a scalar."""
+        out, width = shapes[matrix]
+        columns = c.per == "input"
+        gate = value(c, width if columns else out, (f"{c.name}.{matrix}", c.name))
+        if gate.dim() == 0:
+            return gate
+        return gate[..., None, :] if columns else gate[..., None]
+
     call = Call(
         variant,
-        q.transpose(1, 2),
+        q.repeat_interleave(writes, dim=1).transpose(1, 2) if writes > 1 else q.transpose(1, 2),
         k.transpose(1, 2),
         v.transpose(1, 2),
         bias_gates={
             c.name: value(c, value_width, (c.name,)) for c in wanted if c.acts_on == "output"
         },
         weight_gates={
-            matrix: {
-                c.name: value(c, out, (f"{c.name}.{matrix}", c.name))
-                for c in wanted
-                if c.acts_on == "weights"
-            }
-            for matrix, (out, _) in shapes.items()
+            matrix: _applied(
+                variant, {c.name: of_matrix(c, matrix) for c in wanted if c.acts_on == "weights"}
+            )
+            for matrix in shapes
         },
         state=_start(variant, shapes, k, weights)
         if state is None
@@ -149,13 +178,21 @@ def prepare(
     return call
 
 
+def _applied(variant: Variant, gates: Gates) -> Gates:
+    """The gates of a matrix with `RETAIN`, and with the step as it is applied."""
+    step = gates["step"]
+    retain = torch.as_tensor(variant.retention.retain(gates), dtype=step.dtype, device=step.device)
+    factor = variant.retention.write(gates) * variant.algorithm.steps(variant.anchor_every)
+    return gates | {"step": step * factor, RETAIN: retain}
+
+
 def _start(
     variant: Variant,
     shapes: dict[str, tuple[int, int]],
     k: Tensor,
     weights: Mapping[str, Tensor] | None,
 ) -> State:
-    """The state before the first token: the initial weights, and zero in every other slot."""
+    """The state before the first token: that of the initial weights, and zero in other slots."""
     batch, _, heads, _ = k.shape
     given = dict(weights or {})
     if unknown := set(given) - set(shapes):
@@ -166,15 +203,16 @@ def _start(
     for matrix, (out, width) in shapes.items():
         if matrix in given:
             _expect(f"weights['{matrix}']", given[matrix], (heads, out, width))
-            start = given[matrix].expand(batch, heads, out, width)
+            start = variant.retention.start(given[matrix]).expand(batch, heads, out, width)
         elif from_zero:
             start = k.new_zeros(batch, heads, out, width)
         else:
             raise ValueError(f"weights lacks '{matrix}': expected {(heads, out, width)}")
         first, *others = variant.algorithm.slots
         tensors[f"{first}/{matrix}"] = start
+        sizes = variant.algorithm.shapes(out, width)
         for slot in others:
-            tensors[f"{slot}/{matrix}"] = torch.zeros_like(start)
+            tensors[f"{slot}/{matrix}"] = k.new_zeros(batch, heads, *sizes[slot])
     return State(tensors)
 
 
@@ -183,14 +221,27 @@ def _checked(
 ) -> State:
     """The state, if this variant could have left it behind for this batch and these widths."""
     lead = (k.shape[0], k.shape[2])
-    if variant.memory.grows:
-        kept = (*lead, state.position)
+    expected: dict[str, tuple[int, ...]] = {}
+    if isinstance(variant.memory, GrowingMemory):
+        most = variant.memory.kept
+        kept = (*lead, state.position if most is None else min(state.position, most))
         expected = {"keys": (*kept, k.shape[-1]), "values": (*kept, v.shape[-1])}
     else:
-        inside = state.position % variant.anchor_every != 0
-        slots = [*variant.algorithm.slots, *(["anchor"] if inside else [])]
-        expected = {f"{slot}/{m}": (*lead, *shape) for slot in slots for m, shape in shapes.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items()}
+        for m, (out, width) in shapes.items():
+            for slot, size in variant.algorithm.shapes(out, width).items():
+                expected[f"{slot}/{m}"] = (*lead, *size)
+            if state.position % variant.anchor_every:
+                expected[f"anchor/{m}"] = (*lead, out, width)
+        kept = (*lead, min(state.position, variant.algorithm.window_length - 1))
+        if kept[-1]:
+            expected[f"{WINDOW}keys"] = (*kept, k.shape[-1])
+            expected[f"{WINDOW}values"] = (*kept, v.shape[-1])
+    # The gates of a window are as wide as they were given.
+    found = {
+        name: tuple(tensor.shape)
+        for name, tensor in state.tensors.items()
+        if not name.startswith(f"{WINDOW}gates/")
+    }
     if found != expected:
         raise ValueError(f"state holds {found}: expected {expected}")
     return state
@@ -220,9 +271,9 @@ def _shape(name: str, tensor: Tensor, dims: int) -> torch.Size:
     return tensor.shape
 
 
-def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+def _expect(name: str, tensor: Tensor, shape: tuple[int, ...], why: str = "") -> None:
     if tensor.shape != shape:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected {shape}")
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected {shape}{why}")
 
 
 def _reject_unknown(

@@ -21,8 +21,8 @@ class Coefficients:
         W_t    = sum_j read_carry[t, j] Z[j] - sum_{i <= t} read_write[t, i] u_i h_i^T
         Z_C[m] = sum_j end_carry[m, j]  Z[j] - sum_i        end_write[m, i]  u_i h_i^T
 
-    Each has leading dimensions of the gates and, if any gate is per row of the matrix, a
-    last dimension `out` (else 1).
+    Each has leading dimensions of the gates and, if any gate is per row of the matrix, a last
+    dimension `out` (else 1); with `columns` it is `in`, for gates per column.
     """
 
     read_carry: Tensor
@@ -33,6 +33,7 @@ class Coefficients:
     """`[..., n, n, out or 1]`"""
     end_write: Tensor
     """`[..., n, C, out or 1]`"""
+    columns: bool = False
 
 
 def multiply_out(update: Transition, tokens: Tensor) -> Coefficients:

@@ -27,6 +27,11 @@ class Attention(GrowingMemory):
 
     scale: Annotated[float, Field(gt=0)] | None = None
 
+    @property
+    def formula(self) -> str:
+        scaled = "<q, k_i> / sqrt(K)" if self.scale is None else f"{self.scale:g} <q, k_i>"
+        return self.equation.replace("<q, k_i> / sqrt(K)", scaled)
+
     def read(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         from torch.nn.functional import scaled_dot_product_attention
 

@@ -21,7 +21,11 @@ class Memory(Component):
     grows: ClassVar[bool]
     """The state grows with every token, and there is nothing for an inner optimiser to update."""
     linear: ClassVar[bool]
+    """Whether M is linear in its one matrix W, so that only the bias makes a gradient look at W."""
+    is_map: ClassVar[bool] = False
     """M(x; W) = W x for one matrix W."""
+    rows_of_one: ClassVar[bool] = False
+    """Whether the rows of its matrix have a single entry."""
     preferred_qk_norm: ClassVar[str] = "l2"
     """The normalisation of queries and keys that `qk_norm: auto` means."""
 
@@ -38,7 +42,7 @@ class ParametricMemory(Memory):
     @property
     @abstractmethod
     def learns_from_zero(self) -> bool:
-        """Whether the gradient is not zero when every matrix is."""
+        """Whether every matrix has a gradient when all are zero."""
 
     @abstractmethod
     def matrices(self, key_width: int, value_width: int) -> dict[str, tuple[int, int]]:
@@ -64,14 +68,19 @@ class ParametricMemory(Memory):
 
 
 class GrowingMemory(Memory):
-    """A memory that keeps every key and value and answers from all of them."""
+    """A memory that keeps keys and values themselves and answers from them."""
 
     grows: ClassVar[bool] = True
     linear: ClassVar[bool] = False
 
+    @property
+    def kept(self) -> int | None:
+        """How many past pairs a later token may need; None is all of them."""
+        return None
+
     @abstractmethod
     def read(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Answer the last T tokens from all N kept pairs, token t from the first N - T + t + 1.
+        """Answer the last T tokens from N pairs, token t from (some of) the first N - T + t + 1.
 
         q `[B, H, T, K]`, k `[B, H, N, K]`, v `[B, H, N, V]`, giving `[B, H, T, V]`.
         """

@@ -21,6 +21,7 @@ class Matrix(ParametricMemory):
     equation: ClassVar[str] = "M(x) = W x"
     source: ClassVar[str] = "Katharopoulos et al. 2006.16236; MIRAS 2504.13173, section 3"
     linear: ClassVar[bool] = True
+    is_map: ClassVar[bool] = True
 
     @property
     def learns_from_zero(self) -> bool:

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Activation = Literal["gelu", "silu", "relu"]
+Form = Literal["residual_norm", "residual", "plain"]
+"""x + LN(f(x)), x + f(x) or f(x); LN has neither scale nor shift."""
+
+
 @register
 class Mlp(ParametricMemory):
     """A perceptron of `depth` matrices W1..W<depth>, hidden width `expansion` x key width.
 
-    `residual_norm` wraps the perceptron f as x + LN(f(x)) (LN without learned scale; key and
-    value widths must be equal); `plain` is f(x) alone.
+    `form` is what becomes of the perceptron f: x + LN(f(x)), x + f(x) (for both, key and value
+    widths must be equal) or f(x) alone.
     """
 
     kind: ClassVar[str] = "mlp"
@@ -30,21 +35,23 @@ class Mlp(ParametricMemory):
     linear: ClassVar[bool] = False
 
     depth: Annotated[int, Field(ge=1, le=4)] = 2
-    expansion: Annotated[int, Field(ge=1)] = 4
-    activation: Literal["gelu", "silu", "relu"] = "gelu"
-    form: Literal["residual_norm", "plain"] = "residual_norm"
+    expansion: Annotated[int, Field(ge=1, le=1024)] = 4
+    activation: Activation = "gelu"
+    form: Form = "residual_norm"
+
+    @property
+    def formula(self) -> str:
+        inside = "W1 x"
+        for i in range(2, self.depth + 1):
+            inside = f"W{i} {self.activation}({inside})"
+        return f"M(x) = {around(self.form, inside)}"
 
     @property
     def learns_from_zero(self) -> bool:
         return self.depth == 1
 
     def check(self, key_width: int, value_width: int) -> str | None:
-        if self.form == "residual_norm" and key_width != value_width:
-            return (
-                f"mlp with form residual_norm adds its input to its output: key width "
-                f"{key_width} and value width {value_width} must be equal"
-            )
-        return None
+        return form_problem(self.kind, self.form, key_width, value_width)
 
     def matrices(self, key_width: int, value_width: int) -> dict[str, tuple[int, int]]:
         hidden = [self.expansion * key_width] * (self.depth - 1)
@@ -52,21 +59,54 @@ class Mlp(ParametricMemory):
         return {f"W{i}": (o, n) for i, (n, o) in enumerate(pairwise(widths), start=1)}
 
     def initial_std(self, key_width: int, value_width: int) -> dict[str, float]:
-        """1 under the norm, which undoes any scale of what it is given: there the scale of a
-        matrix sets how far a step turns it, and the curvature of the inner loss is about
-        1 / std^2, so that steps below 2 / chunk are stable.
-        """
-        if self.form == "residual_norm":
-            return dict.fromkeys(self.matrices(key_width, value_width), 1.0)
-        return super().initial_std(key_width, value_width)
+        return norm_std(self.form, super().initial_std(key_width, value_width))
 
     def apply(self, maps: Mapping[str, Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
-        from torch.nn import functional
-
-        activation = getattr(functional, self.activation)
         y = maps["W1"](x)
         for i in range(2, self.depth + 1):
-            y = maps[f"W{i}"](activation(y))
-        if self.form == "plain":
-            return y
-        return x + functional.layer_norm(y, y.shape[-1:])
+            y = maps[f"W{i}"](activation(self.activation)(y))
+        return formed(self.form, x, y)
+
+
+def activation(name: Activation) -> Callable[[Tensor], Tensor]:
+    """The function of a name."""
+    from torch.nn import functional
+
+    return getattr(functional, name)
+
+
+def formed(form: Form, x: Tensor, y: Tensor) -> Tensor:
+    """What leaves the memory, of its input x and of what the perceptron says, y."""
+    from torch.nn.functional import layer_norm
+
+    if form == "plain":
+        return y
+    return x + (layer_norm(y, y.shape[-1:]) if form == "residual_norm" else y)
+
+
+def around(form: Form, inside: str) -> str:
+    """The right side of the equation of a memory."""
+    match form:
+        case "residual_norm":
+            return f"x + LN({inside})"
+        case "residual":
+            return f"x + {inside}"
+    return inside
+
+
+def form_problem(kind: str, form: Form, key_width: int, value_width: int) -> str | None:
+    """Why these widths do not suit a form, in one sentence."""
+    if form == "plain" or key_width == value_width:
+        return None
+    return (
+        f"{kind} with form {form} adds its input to its output: key width {key_width} and value "
+        f"width {value_width} must be equal"
+    )
+
+
+def norm_std(form: Form, std: dict[str, float]) -> dict[str, float]:
+    """1 under the norm, which undoes any scale of what it is given: there the scale of a matrix
+    sets how far a step turns it, and the curvature of the inner loss is about 1 / std^2, so that
+    steps below 2 / chunk are stable.
+    """
+    return dict.fromkeys(std, 1.0) if form == "residual_norm" else std

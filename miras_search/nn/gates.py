@@ -27,15 +27,24 @@ class Gate(nn.Module):
     """
 
     def __init__(
-        self, coefficient: Coefficient, width: int, heads: int, channels: int, rank: int
+        self,
+        coefficient: Coefficient,
+        width: int,
+        heads: int,
+        channels: int,
+        rank: int,
+        writes: int = 1,
     ) -> None:
         super().__init__()
-        self.coefficient = coefficient
-        self.shape = (heads, channels) if coefficient.per == "channel" else (heads,)
+        self.coefficient, self.writes = coefficient, writes
+        # A retention gate acts at the first write of a token alone.
+        self.idle = 0 if coefficient.neutral is None else writes - 1
+        wide = coefficient.per != "head"
+        self.shape = (writes - self.idle, heads, channels) if wide else (writes - self.idle, heads)
         outputs = math.prod(self.shape)
         self.bias = nn.Parameter(torch.full((outputs,), _logit(coefficient)))
         self.projection: nn.Module | None = None
-        if coefficient.source == "data" and coefficient.per == "channel":
+        if coefficient.source == "data" and wide:
             rank = min(rank, width)
             self.projection = nn.Sequential(
                 nn.Linear(width, rank, bias=False), nn.Linear(rank, outputs, bias=False)
@@ -44,7 +53,8 @@ class Gate(nn.Module):
             self.projection = nn.Linear(width, outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[B, T, D]` to `[B, T, H]` or `[B, T, H, channels]`, in natural units."""
+        """x `[B, T, D]` to `[B, T, H]` or `[B, T, H, channels]`, in natural units; with several
+        writes a token there are as many in place of each."""
         logit = self.bias.expand(*x.shape[:-1], -1)
         if self.projection is not None:
             logit = logit + self.projection(x)
@@ -54,7 +64,11 @@ class Gate(nn.Module):
             value = low + functional.softplus(logit).clamp(min=smallest)
         else:
             value = low + (high - low) * logit.sigmoid().clamp(smallest, 1 - smallest)
-        return value.unflatten(-1, self.shape)
+        value = value.unflatten(-1, self.shape)
+        if self.idle:
+            idle = torch.full_like(value, self.coefficient.neutral or 0.0)
+            value = torch.cat([value, *[idle] * self.idle], dim=2)
+        return value.flatten(1, 2)
 
 
 class Gates(nn.Module):
@@ -72,10 +86,13 @@ class Gates(nn.Module):
             if c.fixed:
                 continue
             channels = {c.name: value_width}
-            if c.acts_on == "weights" and c.per == "channel":
-                channels = {f"{c.name}.{m}": out for m, (out, _) in matrices.items()}
+            if c.acts_on == "weights" and c.per != "head":
+                side = 0 if c.per == "channel" else 1
+                channels = {f"{c.name}.{m}": shape[side] for m, shape in matrices.items()}
             for name, count in channels.items():
-                gates[name] = Gate(c, width, variant.heads, count, variant.gate_rank)
+                gates[name] = Gate(
+                    c, width, variant.heads, count, variant.gate_rank, variant.algorithm.writes
+                )
         self.names = list(gates)
         self.gates = nn.ModuleList(gates.values())
 

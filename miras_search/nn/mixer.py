@@ -12,6 +12,7 @@ from torch.nn import functional
 from miras_search.layer import Lowering, memorize
 from miras_search.lower.call import State
 from miras_search.memory.base import ParametricMemory
+from miras_search.nn.features import PolynomialFeatures, feature_width
 from miras_search.nn.gates import Gates
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class MixerState:
     """What a mixer carries from one call to the next."""
 
     conv: Tensor
-    """The last inputs of the convolution, `[B, 3 D, kernel - 1]`."""
+    """The last inputs of the convolution, `[B, parts D, kernel - 1]`, parts being 3 for one write a
+    token."""
     memory: State
 
     @property
@@ -35,8 +37,9 @@ class MixerState:
 
 
 class Mixer(nn.Module):
-    """q, k, v: linear, causal depthwise convolution, SiLU, normalised q and k per head; then the
-    memory; then RMSNorm per head, a SiLU gate and a linear map (Titans 2501.00663, section 4.4).
+    """q, k, v: linear, causal depthwise convolution, SiLU, normalised q and k per head, polynomial
+    features of both if the degree is above 1; then the memory; then RMSNorm per head, a SiLU gate
+    and a linear map (Titans 2501.00663, section 4.4).
     """
 
     def __init__(self, variant: Variant, width: int, lowering: Lowering = "auto") -> None:
@@ -46,17 +49,24 @@ class Mixer(nn.Module):
         self.variant = variant.canonical
         self.lowering: Lowering = lowering
         heads, head_width = variant.heads, width // variant.heads
-        if problem := variant.memory.check(head_width, head_width):
+        key_width = feature_width(head_width, variant.degree)
+        if problem := variant.memory.check(key_width, head_width):
             raise ValueError(problem)
         memory = self.variant.memory
         matrices, std = {}, {}
         if isinstance(memory, ParametricMemory):
-            matrices = memory.matrices(head_width, head_width)
-            std = memory.initial_std(head_width, head_width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+            matrices = memory.matrices(key_width, head_width)
+            std = memory.initial_std(key_width, head_width)
+        # A query, and a key and a value for each write.
+        self.parts = 1 + 2 * self.variant.algorithm.writes
+        self.qkv = nn.Linear(width, self.parts * width, bias=False)
         self.conv: nn.Conv1d | None = None
         if variant.conv:
-            self.conv = nn.Conv1d(3 * width, 3 * width, variant.conv, groups=3 * width, bias=False)
+            channels = self.parts * width
+            self.conv = nn.Conv1d(channels, channels, variant.conv, groups=channels, bias=False)
+        self.features: PolynomialFeatures | None = None
+        if variant.degree > 1:
+            self.features = PolynomialFeatures(heads, head_width, variant.degree)
         self.gates = Gates(self.variant, width, head_width, matrices)
         self.initial = nn.ParameterDict()
         if variant.initial_memory == "learned":
@@ -74,19 +84,25 @@ class Mixer(nn.Module):
         padded = torch.cat([past, qkv], dim=-1)
         if self.conv is not None:
             qkv = self.conv(padded)
-        q, k, v = functional.silu(qkv).mT.unflatten(-1, (3, self.variant.heads, -1)).unbind(-3)
+        parts = functional.silu(qkv).mT.unflatten(-1, (self.parts, self.variant.heads, -1))
+        q, k, v = parts.split([1, self.parts // 2, self.parts // 2], dim=2)
         y, memory = memorize(
             self.variant,
-            self._normalise(q),
-            self._normalise(k),
-            v,
+            self._keys(q.flatten(1, 2)),
+            self._keys(k.flatten(1, 2)),
+            v.flatten(1, 2),
             self.gates(x),
-            dict(self.initial),
+            {name: self.variant.retention.feasible(w) for name, w in self.initial.items()},
             None if state is None else state.memory,
             self.lowering,
         )
         y = self.norm(y).flatten(-2) * functional.silu(self.output_gate(x))
         return self.output(y), MixerState(padded[..., padded.shape[-1] - kernel + 1 :], memory)
+
+    def _keys(self, x: Tensor) -> Tensor:
+        """Normalised keys or queries; features of them are normalised again."""
+        x = self._normalise(x)
+        return x if self.features is None else self._normalise(self.features(x))
 
     def _normalise(self, x: Tensor) -> Tensor:
         norm = self.variant.qk_norm

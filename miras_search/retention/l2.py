@@ -1,12 +1,12 @@
-"""Weight decay on the memory: the forget gate of RetNet, Mamba-2, Titans and Yaad."""
+"""Weight decay on the memory: the forget gate of RetNet, GLA, Mamba-2, Titans and Yaad."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from miras_search.component import Coefficient, Per, Unit
+from miras_search.component import Coefficient, Side, Unit
 from miras_search.registry import register
-from miras_search.retention.base import KEPT, Retention
+from miras_search.retention.base import KEPT, Retention, decay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,29 +18,32 @@ if TYPE_CHECKING:
 class L2(Retention):
     """Scale the old memory by a factor between 0 and 1.
 
-    The penalty (1 - a) / 2 ||W||^2, taken as in Titans: the gradient of the inner loss is at
-    the undecayed memory. `per: channel` has one factor for each row of each memory matrix.
+    The penalty (1 - a) / 2 ||W||^2. `per: channel` has one factor for each row of each memory
+    matrix, `per: input` one for each column (GLA). Gradients are taken `at` the old memory
+    W_{t-1} (Titans) or at the decayed one a_t W_{t-1} (Gated DeltaNet).
     """
 
     kind: ClassVar[str] = "l2"
-    equation: ClassVar[str] = "0 < a_t < 1"
-    source: ClassVar[str] = "Titans 2501.00663, eq 13; MIRAS 2504.13173, section 4"
+    equation: ClassVar[str] = "0 <= a_t <= 1"
+    source: ClassVar[str] = (
+        "Titans 2501.00663, eq 13; MIRAS 2504.13173, section 4; Gated DeltaNet 2412.06464, eq 10"
+    )
     kept: ClassVar[str] = KEPT
 
     retention: Unit = "data"
-    per: Per = "head"
+    per: Side = "head"
+    at: Literal["old", "decayed"] = "old"
+
+    @property
+    def decays_first(self) -> bool:
+        return self.at == "decayed"
+
+    @property
+    def formula(self) -> str:
+        return self.equation + ("; gradients at a_t W_{t-1}" if self.at == "decayed" else "")
 
     def coefficients(self) -> tuple[Coefficient, ...]:
-        return (
-            Coefficient(
-                name="retention",
-                source=self.retention,
-                low=0,
-                high=1,
-                initial=0.98,
-                per=self.per,
-            ),
-        )
+        return (decay(self.retention, self.per, initial=0.98),)
 
     def retain(self, gates: Mapping[str, Tensor]) -> Tensor | float:
         return gates["retention"]

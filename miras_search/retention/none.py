@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from miras_search.registry import register
 from miras_search.retention.base import Retention
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
 
 
 @register
@@ -22,6 +17,3 @@ class NoRetention(Retention):
     source: ClassVar[str] = "Katharopoulos et al. 2006.16236"
     keeps_everything: ClassVar[bool] = True
     kept: ClassVar[str] = "W_{t-1}"
-
-    def retain(self, gates: Mapping[str, Tensor]) -> Tensor | float:
-        return 1.0

@@ -15,7 +15,7 @@ from miras_search.lower.call import State
 from miras_search.memory.base import ParametricMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from miras_search.component import Coefficient
     from miras_search.variant import Variant
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 GENTLE = 0.3
 """Steps are this part of what a gate may project: with larger ones deep memories turn chaotic
 over a hundred tokens, and rounding errors grow to the size of the values."""
+
+
+EPSILON = 2.0**-52
+"""The last digit of a float64."""
+ROUNDINGS = 100
+"""Roundings of one call that may add up in the same direction."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,14 @@ class Inputs:
         q, k, v = change(self.q), change(self.k), change(self.v)
         return Inputs(q, k, v, {name: change(g) for name, g in self.gates.items()}, self.weights)
 
+    def mixed(self, other: Inputs, cut: int) -> Inputs:
+        """These tokens up to `cut`, and then those of another."""
+        pairs = zip(self.sequences(), other.sequences(), strict=True)
+        joined = iter(
+            [torch.cat([self.tokens(x, 0, cut), other.tokens(y, cut)], dim=1) for x, y in pairs]
+        )
+        return self.map_tokens(lambda _: next(joined))
+
     def _with_weights(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         weights = self.weights and {name: change(w) for name, w in self.weights.items()}
         return Inputs(self.q, self.k, self.v, self.gates, weights)
@@ -52,6 +66,11 @@ class Inputs:
     def sequences(self) -> list[Tensor]:
         """Every tensor with a batch and a token dimension."""
         return [self.q, self.k, self.v, *self.gates.values()]
+
+    def tokens(self, x: Tensor, start: int, end: int | None = None) -> Tensor:
+        """A view of some tokens of one of `sequences`, which may have several writes for each."""
+        writes = x.shape[1] // self.q.shape[1]
+        return x[:, start * writes : None if end is None else end * writes]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything by name."""
@@ -90,7 +109,7 @@ def make_inputs(
     """
     rng = torch.Generator().manual_seed(seed)
     value_width = value_width or key_width
-    lead = (batch, tokens, heads)
+    lead = (batch, tokens * variant.algorithm.writes, heads)
 
     def unit(*shape: int) -> Tensor:
         return functional.normalize(torch.randn(*shape, generator=rng, dtype=torch.float64), dim=-1)
@@ -105,14 +124,18 @@ def make_inputs(
         if c.fixed:
             continue
         own = {c.name: (value_width,)} if c.per == "channel" else {c.name: ()}
-        if c.per == "channel" and c.acts_on == "weights":
-            own = {f"{c.name}.{matrix}": (out,) for matrix, (out, _) in shapes.items()}
+        if c.per != "head" and c.acts_on == "weights":
+            side = 0 if c.per == "channel" else 1
+            own = {f"{c.name}.{matrix}": (shape[side],) for matrix, shape in shapes.items()}
         for name, channels in own.items():
             share = torch.rand(*lead, *channels, generator=rng, dtype=torch.float64)
             gates[name] = _within(c, share) * (GENTLE if c.name == "step" else 1)
-    q, k, v = unit(*lead, key_width), unit(*lead, key_width), 0.9 * unit(*lead, value_width)
+    q = unit(batch, tokens, heads, key_width)
+    k, v = unit(*lead, key_width), 0.9 * unit(*lead, value_width)
     weights = {
-        name: torch.randn(heads, *shape, generator=rng, dtype=torch.float64) * std[name]
+        name: variant.retention.feasible(
+            torch.randn(heads, *shape, generator=rng, dtype=torch.float64) * std[name]
+        )
         for name, shape in shapes.items()
     }
     return Inputs(q, k, v, gates, weights).map(lambda x: x.to(dtype))
@@ -182,18 +205,54 @@ def with_gradients(outputs: Outputs, inputs: Inputs) -> Outputs:
 def _pieces(inputs: Inputs, splits: tuple[int, ...]) -> Iterator[Inputs]:
     ends = (*splits, inputs.q.shape[1])
     for start, end in zip((0, *splits), ends, strict=True):
-        yield inputs.map_tokens(lambda x, start=start, end=end: x[:, start:end])
+        yield inputs.map_tokens(lambda x, start=start, end=end: inputs.tokens(x, start, end))
 
 
-def assert_equal(actual: Outputs, expected: Outputs, what: str, tolerance: float = 1e-9) -> None:
-    """Every tensor of both is `close`."""
+def assert_equal(
+    actual: Outputs,
+    expected: Outputs,
+    what: str,
+    tolerance: float = 1e-9,
+    slack: Mapping[str, float] | None = None,
+) -> None:
+    """Every tensor of both is `close`; some may be `slack` further apart."""
     one, two = actual.tensors(), expected.tensors()
     assert set(one) == set(two), f"{what}: {sorted(one)} against {sorted(two)}"
     for name in one:
-        close(one[name], two[name], f"{what}: {name}", tolerance)
+        close(one[name], two[name], f"{what}: {name}", tolerance, (slack or {}).get(name, 0.0))
 
 
-def close(actual: Tensor, expected: Tensor, what: str, tolerance: float = 1e-9) -> None:
+def assert_same(
+    variant: Variant, inputs: Inputs, actual: Outputs, expected: Outputs, what: str
+) -> None:
+    """Both are equal up to what rounding alone does to this variant at these inputs.
+
+    Deep memories can be so steep that the last digit of a key decides the sixth of a gradient. Only
+    where plain equality fails is that measured: by how much the reference itself moves when every
+    input is changed in its last digit, of which `ROUNDINGS` times is allowed.
+    """
+    try:
+        assert_equal(actual, expected, what)
+    except AssertionError:
+        derive = bool(expected.gradients)
+        rng = torch.Generator().manual_seed(11)
+        moved: dict[str, float] = {}
+        exact = run(variant, inputs, "reference", gradients=derive).tensors()
+        for _ in range(3):
+            nudged = inputs.map(
+                lambda x: x * (1 + EPSILON * torch.randn(x.shape, generator=rng, dtype=x.dtype))
+            )
+            other = run(variant, nudged, "reference", gradients=derive).tensors()
+            for name, x in exact.items():
+                change = (other[name] - x).abs().max().item() if x.numel() else 0.0
+                moved[name] = max(moved.get(name, 0.0), change)
+        slack = {name: ROUNDINGS * change for name, change in moved.items()}
+        assert_equal(actual, expected, what, slack=slack)
+
+
+def close(
+    actual: Tensor, expected: Tensor, what: str, tolerance: float = 1e-9, slack: float = 0.0
+) -> None:
     """Finite and equal to `tolerance`, relative to the largest entry (or to 1, if that is more).
 
     Entry by entry would be wrong for gradients: what is left of large terms that cancel has the
@@ -202,5 +261,9 @@ def close(actual: Tensor, expected: Tensor, what: str, tolerance: float = 1e-9) 
     assert actual.isfinite().all(), f"{what} is not finite"
     scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
     torch.testing.assert_close(
-        actual, expected, rtol=0, atol=tolerance * scale, msg=lambda m: f"{what}: {m}"
+        actual,
+        expected,
+        rtol=0,
+        atol=tolerance * scale + slack,
+        msg=lambda m: f"{what}: {m}",
     )

@@ -57,7 +57,16 @@ def check_memory_facts(memory: ParametricMemory) -> None:
     product = one_matrix and torch.allclose(
         _recall(memory, weights, x), x @ next(iter(weights.values())).mT
     )
-    assert product == memory.linear, f"{memory}: M(x) = W x is {product}, linear {memory.linear}"
+    assert product == memory.is_map, f"{memory}: M(x) = W x is {product}, is_map {memory.is_map}"
+    twice = {name: 2 * w for name, w in weights.items()}
+    additive = one_matrix and torch.allclose(
+        _recall(memory, twice, x), 2 * _recall(memory, weights, x)
+    )
+    assert additive == memory.linear, (
+        f"{memory}: linear in its one matrix is {additive}, linear {memory.linear}"
+    )
+    rows = max(width for _, width in shapes.values()) == 1
+    assert rows == memory.rows_of_one, f"{memory}: rows_of_one is {memory.rows_of_one}"
 
     def loss(weights: dict[str, Tensor]) -> Tensor:
         return (_recall(memory, weights, x) * _keys(3, WIDTHS[0][1], seed=2)).sum()
@@ -66,10 +75,10 @@ def check_memory_facts(memory: ParametricMemory) -> None:
     gradient = grad(loss)(zero)
     for name, g in gradient.items():
         assert g.isfinite().all(), f"{memory}: the gradient of {name} is not finite at zero"
-    learns = any(g.abs().max() > 0 for g in gradient.values())
+    learns = all(g.abs().max() > 0 for g in gradient.values())
     assert learns == memory.learns_from_zero, (
-        f"{memory}: at zero it {'has a' if learns else 'has no'} gradient, learns_from_zero is "
-        f"{memory.learns_from_zero}"
+        f"{memory}: at zero {'every' if learns else 'not every'} matrix has a gradient, "
+        f"learns_from_zero is {memory.learns_from_zero}"
     )
     for name, g in grad(loss)(weights).items():
         assert g.abs().max() > 0, f"{memory}: {name} has no gradient, so it is never written"
@@ -93,6 +102,11 @@ def check_growing(memory: GrowingMemory) -> None:
         memory.read(q[:, :, t : t + 1], k[:, :, : t + 1], v[:, :, : t + 1]) for t in range(kept)
     ]
     expected = torch.cat(single, dim=2)
+    if memory.kept is not None:
+        for t in range(kept):
+            start = max(0, t - memory.kept)
+            y = memory.read(q[:, :, t : t + 1], k[:, :, start : t + 1], v[:, :, start : t + 1])
+            close(y, expected[:, :, t : t + 1], f"{memory}: from the last {memory.kept} pairs")
     assert expected.shape == v.shape, f"{memory} reads {tuple(expected.shape)}"
     for last in range(1, kept + 1):
         y = memory.read(q[:, :, -last:], k, v)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from miras_search import parsing, registry
-from miras_search.tasks.base import IGNORE, Task
+from miras_search.tasks.base import IGNORE, Metric, Task
 
 
 def small(kind: str) -> Task:
@@ -46,6 +47,7 @@ def check_examples(task: Task, split: str, seed: int) -> None:
                 f"below the vocabulary, {task.vocabulary}"
             )
         lengths.add(len(tokens))
+    assert lengths, f"{split} has no example: refuse such fields with InvalidValues in `dataset`"
     expected = {task.length} if split not in task.evaluations else lengths
     assert len(lengths) == 1 == len(lengths & expected), (
         f"examples of {split} have lengths {sorted(lengths)}: expected one, {task.length} unless "
@@ -69,6 +71,7 @@ def check_levels(task: Task, split: str) -> None:
     assert known == sorted(known, reverse=task.direction == "minimize"), (
         f"{levels} of {split}: expected each better than the one before"
     )
+    assert task.metric in get_args(Metric), f"metric '{task.metric}': expected one of {Metric}"
     highest = 1 if task.metric == "accuracy" else float("inf")
     assert all(0 <= level <= highest for level in known), (
         f"{levels} of {split}: expected {task.metric} between 0 and {highest}"

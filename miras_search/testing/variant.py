@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from miras_search.layer import Lowering, memorize
-from miras_search.memory.base import ParametricMemory
+from miras_search.memory.base import GrowingMemory, ParametricMemory
 from miras_search.testing.inputs import Outputs, assert_equal, close, make_inputs, run
 from miras_search.testing.refusals import check_refusals
 
@@ -33,24 +33,33 @@ def check_shapes(variant: Variant) -> None:
             continue
         inputs = make_inputs(variant, TOKENS, key_width=key_width, value_width=value_width)
         lead, expected = (2, 2), {}
+        position = TOKENS * variant.algorithm.writes
         if isinstance(variant.memory, ParametricMemory):
             shapes = variant.memory.matrices(key_width, value_width)
-            names = list(variant.algorithm.slots)
-            names += ["anchor"] if TOKENS % variant.anchor_every else []
-            expected = {f"{n}/{m}": (*lead, *shape) for n in names for m, shape in shapes.items()}
+            for m, shape in shapes.items():
+                sizes = variant.algorithm.shapes(*shape)
+                assert set(sizes) == set(variant.algorithm.slots)
+                expected |= {f"{slot}/{m}": (*lead, *size) for slot, size in sizes.items()}
+                if position % variant.anchor_every:
+                    expected[f"anchor/{m}"] = (*lead, *shape)
+            past = min(position, variant.algorithm.window_length - 1)
+            if past:
+                expected["window/keys"] = (*lead, past, key_width)
+                expected["window/values"] = (*lead, past, value_width)
         else:
-            expected = {
-                "keys": (*lead, TOKENS, key_width),
-                "values": (*lead, TOKENS, value_width),
-            }
+            assert isinstance(variant.memory, GrowingMemory)
+            kept = TOKENS if variant.memory.kept is None else min(TOKENS, variant.memory.kept)
+            expected = {"keys": (*lead, kept, key_width), "values": (*lead, kept, value_width)}
         for lowering in LOWERINGS:
             y, state = memorize(
                 variant, inputs.q, inputs.k, inputs.v, inputs.gates, inputs.weights, None, lowering
             )
-            assert y.shape == inputs.v.shape, f"{lowering} gives {tuple(y.shape)}"
-            found = {name: tuple(x.shape) for name, x in state.tensors.items()}
+            wanted = (*inputs.q.shape[:-1], value_width)
+            assert y.shape == wanted, f"{lowering} gives {tuple(y.shape)}"
+            tensors = {n: x for n, x in state.tensors.items() if not n.startswith("window/gates")}
+            found = {name: tuple(x.shape) for name, x in tensors.items()}
             assert found == expected, f"{lowering} carries {found}: expected {expected}"
-            assert state.position == TOKENS
+            assert state.position == position
             assert state.nbytes == sum(8 * x.numel() for x in state.tensors.values())
 
 
@@ -97,10 +106,7 @@ def check_causal(variant: Variant) -> None:
     for lowering in LOWERINGS:
         before = run(variant, first, lowering).y
         for cut in (1, 6, 8):
-            mixed = first.map_tokens(torch.clone)
-            for x, y in zip(mixed.sequences(), other.sequences(), strict=True):
-                x[:, cut:] = y[:, cut:]
-            after = run(variant, mixed, lowering).y
+            after = run(variant, first.mixed(other, cut), lowering).y
             close(after[:, :cut], before[:, :cut], f"{lowering}: before token {cut}", 1e-12)
             assert not torch.equal(after[:, cut:], before[:, cut:]), "the suffix has no effect"
         leaves = first.map_tokens(lambda x: x.detach().clone().requires_grad_())
@@ -110,7 +116,9 @@ def check_causal(variant: Variant) -> None:
             y[:, :6].sum(), sequences, allow_unused=True, materialize_grads=True
         )
         for g in found:
-            assert not g[:, 6:].any(), f"{lowering}: an output has a gradient in a later token"
+            assert not leaves.tokens(g, 6).any(), (
+                f"{lowering}: an output has a gradient in a later token"
+            )
 
 
 def check_samples_are_independent(variant: Variant) -> None:
@@ -144,12 +152,13 @@ def check_poison(variant: Variant) -> None:
     inputs = make_inputs(variant, TOKENS)
     poisoned, cut = inputs.map_tokens(torch.clone), 9
     for x in poisoned.sequences():
-        x[:, cut:] = float("nan")
+        poisoned.tokens(x, cut)[:] = float("nan")
     clean = run(variant, inputs).y
     after = run(variant, poisoned, "reference").y
     close(after[:, :cut], clean[:, :cut], "reference: before a poisoned token")
     if variant.anchor_every > 1 and not variant.memory.grows:
-        start = cut - cut % variant.anchor_every
+        writes = variant.algorithm.writes
+        start = (cut * writes // variant.anchor_every) * variant.anchor_every // writes
         after = run(variant, poisoned, "chunked").y
         close(after[:, :start], clean[:, :start], "chunked: before a poisoned chunk")
     torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN

@@ -1,0 +1,65 @@
+"""Adam's update on the memory: each entry moves by the sign of what its gradients agree on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from miras_search.algorithm.descent import EPSILON, Windowed
+from miras_search.component import Coefficient, Unit
+from miras_search.registry import register
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+
+@register
+class Adam(Windowed):
+    """First moment over the root of the second, both gated per token; no bias correction."""
+
+    kind: ClassVar[str] = "adam"
+    equation: ClassVar[str] = (
+        "m_t = b_t m_{t-1} + (1 - b_t) g;  n_t = c_t n_{t-1} + (1 - c_t) g^2;  "
+        "W_t = a_t W_{t-1} - e_t m_t / sqrt(n_t + 1e-6);  g = grad l(W; k_t, v_t)"
+    )
+    source: ClassVar[str] = "Kingma and Ba 1412.6980, algorithm 1"
+    linear: ClassVar[bool] = False
+
+    momentum: Unit = "data"
+    """Factor on the past mean of gradients."""
+    second: Unit = "learned"
+    """Factor on the past mean of squared gradients."""
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("weights", "momentum", "second")
+
+    def limit(self, chunk: int) -> float:
+        """A tenth of what a gradient step may be: every entry moves by about the step."""
+        return super().limit(chunk) / 10
+
+    def coefficients(self, chunk: int) -> tuple[Coefficient, ...]:
+        return (
+            *super().coefficients(chunk),
+            self._moment("momentum", self.momentum, initial=0.5),
+            self._moment("second", self.second, initial=0.9),
+        )
+
+    def _moment(self, name: str, source: Unit, initial: float) -> Coefficient:
+        return Coefficient(name=name, source=source, low=0, high=1, initial=initial, per=self.per)
+
+    def advance(
+        self,
+        old: Sequence[Tensor],
+        gradient: Tensor,
+        h: Tensor,
+        retain: Tensor,
+        gates: Mapping[str, Tensor],
+    ) -> list[Tensor]:
+        weights, first, second = old
+        b, c = gates["momentum"], gates["second"]
+        first = b * first + (1 - b) * gradient
+        second = c * second + (1 - c) * gradient.square()
+        move = first * (second + EPSILON).rsqrt()
+        return [retain * weights - gates["step"] * move, first, second]

@@ -1,0 +1,64 @@
+"""Muon: the running sum of gradients, made orthogonal before it moves the weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from miras_search.algorithm.descent import Accumulating
+from miras_search.registry import register
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the odd quintic that takes singular values in (0, 1] to about 1 (Jordan et al. 2024)."""
+ITERATIONS = 5
+TINY = 1e-12
+"""Added to the squared norm, so that a sum of zero stays zero."""
+
+
+@register
+class Muon(Accumulating):
+    """Every direction of the running sum moves the weights by about the same step."""
+
+    kind: ClassVar[str] = "muon"
+    equation: ClassVar[str] = (
+        "S_t = b_t S_{t-1} + grad l(W; k_t, v_t);  W_t = a_t W_{t-1} - e_t NewtonSchulz5(S_t)"
+    )
+    source: ClassVar[str] = "Atlas 2505.23735, eq 32-33; Jordan et al. 2024"
+    linear: ClassVar[bool] = False
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("weights", "momentum")
+
+    def limit(self, chunk: int) -> float:
+        """A quarter of what a gradient step may be: every write has unit size, however little there
+        is left to learn."""
+        return super().limit(chunk) / 4
+
+    def advance(
+        self,
+        old: Sequence[Tensor],
+        gradient: Tensor,
+        h: Tensor,
+        retain: Tensor,
+        gates: Mapping[str, Tensor],
+    ) -> list[Tensor]:
+        weights, past = old
+        total = gates["momentum"] * past + self.added(gates) * gradient
+        return [retain * weights - gates["step"] * newton_schulz(total), total]
+
+
+def newton_schulz(x: Tensor) -> Tensor:
+    """About U V^T for x = U S V^T, `[..., out, in]`."""
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x * (x.square().sum((-2, -1), keepdim=True) + TINY).rsqrt()
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
