@@ -203,6 +203,7 @@ def _show(options: Any) -> int:
     from miras_search.plan import plan
     from miras_search.recipe import Size
     from miras_search.space import Space
+    from miras_search.stability import caution
     from miras_search.yaml_file import Override
 
     variant = _only(Space.load(options.variant), options.variant)
@@ -219,6 +220,7 @@ def _show(options: Any) -> int:
         "equation": variant.equations(),
         "source": {axis: choice.source for axis, choice in variant.axes().items()},
         "size": size.model_dump(),
+        "caution": caution(variant),
         "lowering": cost.lowering,
         "why": cost.why,
         "parameters": cost.parameters,
@@ -229,6 +231,8 @@ def _show(options: Any) -> int:
         print(json.dumps(facts, indent=2))
         return 0
     for name, value in facts.items():
+        if value is None:
+            continue
         lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else [str(value)]
         for i, line in enumerate(lines):
             print(f"{name if i == 0 else '':<16}{line}")
@@ -253,6 +257,10 @@ def _list(options: Any) -> int:
         groups = ("task",) if options.what == "tasks" else registry.AXES
         found = {group: list(registry.kinds(group)) for group in groups}
     if options.json:
+        if options.what == "axes":
+            from miras_search.legality import census
+
+            found["combinations"] = census()
         print(json.dumps(found, indent=2))
         return 0
     for group, members in found.items():
@@ -263,9 +271,9 @@ def _list(options: Any) -> int:
         else:
             for kind in members:
                 cls = registry.find(group, kind)
-                print(f"  {kind:<14}{cls.equation}")
+                print(f"  {kind:<16}{cls.equation}")
                 if cls.model_fields:
-                    print(f"  {'':<14}{', '.join(cls.model_fields)}")
+                    print(f"  {'':<16}{', '.join(cls.model_fields)}")
     return 0
 
 

@@ -13,6 +13,9 @@ Source = Literal["data", "learned"]
 Unit = Source | Annotated[float, Field(ge=0, le=1)]
 """A source, or a fixed number between 0 and 1."""
 
+Share = Source | Annotated[float, Field(ge=0, lt=1)]
+"""A source, or a fixed number from 0 to below 1."""
+
 Positive = Source | Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A source, or a fixed positive number."""
 
@@ -45,6 +48,11 @@ class Component(BaseModel):
     def formula(self) -> str:
         """The equation for these settings; that of the kind unless a subclass knows better."""
         return self.equation
+
+    @property
+    def steep(self) -> str | None:
+        """Why no step is stable for values of every size, in a clause; None if one is."""
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """The kind and every field, as plain values: what `Variant.from_dict` reads."""
@@ -84,6 +92,8 @@ class Coefficient:
     acts_on: Literal["weights", "output"] = "weights"
     neutral: float | None = None
     """The value at which a retention gate changes nothing."""
+    beside: str | None = None
+    """Another coefficient c of the same algorithm: the interval ends at `high` (1 - c)."""
 
     @property
     def fixed(self) -> bool:

@@ -347,10 +347,12 @@ def _(variant: Variant) -> Variant | None:
     return variant.replace(qk_norm="auto") if preferred else None
 
 
-@identity("gate_rank does nothing where no coefficient is projected per channel", gate_rank=8)
+@identity(
+    "gate_rank does nothing where no coefficient is projected per channel or input", gate_rank=8
+)
 def _(variant: Variant) -> Variant | None:
     default = type(variant).model_fields["gate_rank"].default
     if variant.gate_rank == default:
         return None
-    projected = any(c.per == "channel" and c.source == "data" for c in variant.coefficients())
+    projected = any(c.per != "head" and c.source == "data" for c in variant.coefficients())
     return None if projected else variant.replace(gate_rank=default)

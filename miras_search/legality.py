@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import TYPE_CHECKING
+
+from miras_search import registry
 
 if TYPE_CHECKING:
     from miras_search.variant import Variant
@@ -25,6 +28,18 @@ def reasons(variant: Variant) -> list[str]:
     """
     simplest = variant.canonical
     return [reason for check in RULES if (reason := check(simplest)) is not None]
+
+
+def census() -> dict[str, int]:
+    """How many combinations of registered kinds there are, and how many of them are legal."""
+    from miras_search.variant import Variant
+
+    kinds = [[cls() for cls in registry.kinds(axis).values()] for axis in registry.AXES]
+    found = [
+        Variant(**dict(zip(registry.AXES, chosen, strict=True)))  # pyright: ignore[reportArgumentType]
+        for chosen in product(*kinds)
+    ]
+    return {"all": len(found), "legal": sum(not reasons(variant) for variant in found)}
 
 
 @rule

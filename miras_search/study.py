@@ -38,7 +38,7 @@ SPEC = "spec"
 """Attribute of an Optuna trial that was started: its TrialSpec."""
 MAX_REFUSED = 1000
 """Proposals refused in a row before the space counts as exhausted."""
-PATIENCE = 10
+PATIENCE = 3
 """Proposals refused in a row before a finite space is asked for a point that was not tried: a
 sampler does not learn from a refusal, and may propose the same again for ever."""
 

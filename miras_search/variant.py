@@ -159,6 +159,8 @@ class Variant(BaseModel, frozen=True):
         if self.memory.grows:
             return {"memory": simplest.memory.formula}
         update = simplest.algorithm.formula.replace(KEPT, simplest.retention.kept)
+        if not simplest.retention.linear:
+            update = update.replace("W_t = ", "A_t = ")
         equations = {axis: choice.formula for axis, choice in simplest.axes().items()}
         return equations | {"algorithm": update}
 

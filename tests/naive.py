@@ -147,7 +147,7 @@ def recall(memory, weights, x, h):
 
 
 def norm(x, p):
-    return (x.abs().pow(p).sum((-2, -1), keepdim=True) + 1e-12) ** (1 / p)
+    return x.abs().pow(p).sum((-2, -1), keepdim=True).clamp(min=1e-200) ** (1 / p)
 
 
 def shrink(x, c):
@@ -158,7 +158,8 @@ def shown(gate, a):
     """The memory W that the state A stands for."""
     match gate.kind:
         case "lq" if gate.form == "printed":
-            return a / norm(a, gate.q) ** (gate.q - 2)
+            smallest = 1e-12 ** (1 / (gate.q - 2)) if gate.q > 2 else 0.0
+            return a / norm(a, gate.q).clamp(min=smallest) ** (gate.q - 2)
         case "lq":
             p = gate.q / (gate.q - 1)
             return a.sign() * a.abs() ** (p - 1) / norm(a, p) ** (p - 2)
@@ -299,7 +300,9 @@ def gate(variant, gates, name, matrix, t):
     given = gates.get(f"{name}.{matrix}", gates.get(name))
     (declared,) = (c for c in variant.coefficients() if c.name == name)
     if given is None:
-        value = torch.full((1, 1, 1), float(declared.source), dtype=torch.float64)
+        idle = declared.neutral is not None and t % variant.algorithm.writes != 0
+        number = declared.neutral if idle else declared.source
+        value = torch.full((1, 1, 1), float(number), dtype=torch.float64)
     else:
         value = given[:, t] if given.dim() == 4 else given[:, t, :, None]
     if declared.acts_on == "output":

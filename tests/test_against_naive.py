@@ -1,33 +1,34 @@
-"""The chunked form against the naive anchored loop, for every legal combination and setting."""
+"""The chunked form against the naive anchored loop: every legal combination and every setting."""
 
 import pytest
 import torch
 from naive import memorize as naive
 
+from miras_search import registry
 from miras_search.layer import memorize
-from miras_search.testing import assert_equal, combinations, make_inputs, run, variants
+from miras_search.testing import assert_same, combinations, make_inputs, pairs, run, variants
 
-COMBINATIONS = list(combinations(chunk=16))
+PAIRS = pairs(chunk=16)
 VARIANTS = variants(chunk=4)
 LENGTHS = (1, 63, 64, 65, 200)
 
 
 @pytest.mark.parametrize("tokens", LENGTHS)
-@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("variant", PAIRS, ids=str)
 def test_chunked_against_the_naive_loop(variant, tokens):
     inputs = make_inputs(variant, tokens, seed=tokens)
     with torch.no_grad():
         one, two = (run(variant, inputs, "chunked", function=f) for f in (memorize, naive))
-    assert_equal(one, two, f"chunk 16, {tokens} tokens")
+    assert_same(variant, inputs, one, two, f"chunk 16, {tokens} tokens")
 
 
-@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("variant", PAIRS, ids=str)
 def test_gradients_of_chunked_against_the_naive_loop(variant):
     inputs = make_inputs(variant, 35, seed=3)
     one, two = (
         run(variant, inputs, "chunked", gradients=True, function=f) for f in (memorize, naive)
     )
-    assert_equal(one, two, "chunk 16, 35 tokens")
+    assert_same(variant, inputs, one, two, "chunk 16, 35 tokens")
 
 
 @pytest.mark.parametrize(("chunk", "lowering"), [(1, "reference"), (4, "chunked")])
@@ -36,4 +37,17 @@ def test_setting_against_the_naive_loop(variant, chunk, lowering):
     at = variant.replace(chunk=chunk)
     inputs = make_inputs(at, 11, seed=chunk)
     one, two = (run(at, inputs, lowering, gradients=True, function=f) for f in (memorize, naive))
-    assert_equal(one, two, f"chunk {chunk}, {lowering}")
+    assert_same(variant, inputs, one, two, f"chunk {chunk}, {lowering}")
+
+
+@pytest.mark.parametrize("memory", registry.kinds("memory"))
+def test_every_combination_against_the_naive_loop(memory):
+    """The full product of kinds, with gradients, over two chunks and a part."""
+    for variant in combinations(chunk=4):
+        if variant.memory.kind != memory:
+            continue
+        inputs = make_inputs(variant, 9, seed=4)
+        one, two = (
+            run(variant, inputs, "chunked", gradients=True, function=f) for f in (memorize, naive)
+        )
+        assert_same(variant, inputs, one, two, str(variant))

@@ -19,6 +19,7 @@ from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
 from miras_search.space_file import PUBLISHED
 from miras_search.study import Study
+from miras_search.testing import combinations
 from miras_search.trial import run as run_trial
 
 ROOT = Path(__file__).parent.parent
@@ -172,7 +173,10 @@ def test_plan_counts_before_anything_trains(tmp_path: Path) -> None:
 
 def test_list_is_the_registry() -> None:
     listed = json.loads(run("list", "--json").stdout)
+    counts = listed.pop("combinations")
     assert listed == {axis: list(registry.kinds(axis)) for axis in registry.AXES}
+    assert counts["all"] == math.prod(len(kinds) for kinds in listed.values())
+    assert counts["legal"] == len(list(combinations()))
     assert "mqar" in json.loads(run("list", "tasks", "--json").stdout)["task"]
     assert "yaad" in run("list", "published").stdout
     for axis, kinds in listed.items():

@@ -12,6 +12,7 @@ from miras_search.testing import (
     check_gradients,
     combinations,
     make_inputs,
+    pairs,
     run,
     variants,
 )
@@ -19,7 +20,7 @@ from miras_search.testing.variant import check_shapes, check_splits
 from miras_search.variant import Variant
 
 COMPONENTS = [case for axis in registry.AXES for case in cases(axis)]
-COMBINATIONS = list(combinations(chunk=4))
+PAIRS = pairs(chunk=4)
 VARIANTS = variants(chunk=4)
 
 
@@ -33,24 +34,24 @@ def test_component(case):
 
 
 def test_every_kind_is_in_a_legal_combination():
-    met = {(axis, c.kind) for v in COMBINATIONS for axis, c in v.axes().items()}
+    met = {(axis, c.kind) for v in combinations() for axis, c in v.axes().items()}
     assert met == {(axis, kind) for axis in registry.AXES for kind in registry.kinds(axis)}
 
 
 @pytest.mark.parametrize("check", VARIANT_CHECKS, ids=names)
-@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
-def test_combination(variant, check):
+@pytest.mark.parametrize("variant", PAIRS, ids=str)
+def test_pair(variant, check):
     check(variant)
 
 
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if v not in COMBINATIONS], ids=str)
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v not in PAIRS], ids=str)
 def test_setting(variant):
-    """Less than a combination gets: the naive loop below is the same for whole sequences."""
+    """Less than a pair gets: the naive loop below is the same for whole sequences."""
     check_shapes(variant)
     check_splits(variant)
 
 
-@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("variant", PAIRS, ids=str)
 def test_gradients_are_numerically_right(variant):
     check_gradients(variant)
 
@@ -70,7 +71,7 @@ def test_gates_own_to_a_matrix_and_shared_ones_mean_the_same():
 
 def test_illegal_combinations_are_refused():
     """Those that the rules name, by the sentence of the rule; all others run (above)."""
-    inputs = make_inputs(COMBINATIONS[0], 3)
+    inputs = make_inputs(PAIRS[0], 3)
     refused = 0
     for memory in registry.kinds("memory"):
         for bias in registry.kinds("bias"):

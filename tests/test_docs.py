@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 import miras_search
-from miras_search import registry
+from miras_search import identities, registry
 from miras_search.errors import UserError
 from miras_search.identities import IDENTITIES
 from miras_search.nn.backbone import Backbone
@@ -64,6 +64,7 @@ def test_python_runs(file, monkeypatch):
     # What an example registers is forgotten with it.
     for group in (*registry.AXES, "task"):
         monkeypatch.setitem(registry._kinds, group, registry.kinds(group))
+    monkeypatch.setattr(identities, "IDENTITIES", [*IDENTITIES])
     module = ModuleType(f"example_{file.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     model = Backbone(Space.load("core").sample(random.Random(0)), Size(width=16), vocabulary=256)

@@ -152,7 +152,6 @@ DIFFERENT = [
     variant(algorithm={"kind": "gd", "per": "channel"}),
     variant(algorithm="momentum"),
     variant(algorithm={"kind": "momentum", "momentum": 0.5}),
-    variant(algorithm={"kind": "momentum", "momentum": 1.0}),
     variant(algorithm={"kind": "momentum", "step": 0.5}),
     variant(memory="mlp"),
     variant(memory={"kind": "mlp", "depth": 1}),

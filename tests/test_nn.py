@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn.functional import cross_entropy
 
-from miras_search import registry
+from miras_search import legality, registry
 from miras_search.component import Coefficient
 from miras_search.layer import memorize
 from miras_search.nn.backbone import Backbone
@@ -12,16 +13,23 @@ from miras_search.nn.gates import Gate
 from miras_search.nn.mixer import Mixer
 from miras_search.plan import plan
 from miras_search.recipe import Size
-from miras_search.testing import cases, close, combinations, variants
+from miras_search.testing import cases, close, combinations, pairs, variant_with, variants
 from miras_search.variant import Variant
 
 SIZE = Size(width=8, layers=1, mlp=1.0)
 VOCABULARY = 13
-COMBINATIONS = list(combinations(chunk=4, heads=2))
+PAIRS = pairs(chunk=4, heads=2)
 DEEP = Variant.from_dict(
     {"memory": "mlp", "bias": "huber", "retention": "l2", "algorithm": "momentum"}
     | {"chunk": 4, "heads": 2}
 )
+
+
+KINDS = [
+    variant_with(cls(), chunk=4, heads=2)
+    for axis in registry.AXES
+    for cls in registry.kinds(axis).values()
+]
 
 
 def settings(variant):
@@ -29,15 +37,22 @@ def settings(variant):
     names = {c.name for c in variant.coefficients()}
     found = [variant]
     for source in ("data", "learned"):
-        for per in ("head", "channel"):
+        for per in ("head", "channel", "input"):
             changed = {}
             for axis, component in variant.axes().items():
                 fields = type(component).model_fields
                 wanted = {name: source for name in fields if name in names}
-                wanted |= {"per": per} if "per" in fields else {}
-                changed[axis] = type(component)(**component.model_dump() | wanted)
+                for choice in ({"per": per}, {}):
+                    try:
+                        given = (
+                            component.model_dump() | wanted | (choice if "per" in fields else {})
+                        )
+                        changed[axis] = type(component)(**given)
+                        break
+                    except ValidationError:
+                        continue
             found.append(variant.replace(**changed))
-    return list(dict.fromkeys(found))
+    return [v for v in dict.fromkeys(found) if not legality.reasons(v)]
 
 
 def model_of(variant, size=SIZE, seed=0, dtype=torch.float64, strong=True):
@@ -61,7 +76,7 @@ def logits_of(model, tokens):
         return model(tokens)[0]
 
 
-@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("variant", dict.fromkeys(KINDS), ids=str)
 def test_every_parameter_gets_a_gradient(variant):
     for setting in settings(variant):
         model = model_of(setting)
@@ -74,7 +89,25 @@ def test_every_parameter_gets_a_gradient(variant):
             assert g.abs().max() > 1e-12, f"{setting}: the gradient of {name} is zero"
 
 
-@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("memory", registry.kinds("memory"))
+def test_every_combination_takes_a_training_step(memory):
+    """The full product of kinds in both lowerings: loss, gradients and weights are finite."""
+    mine = [v for v in combinations(chunk=4, heads=2) if v.memory.kind == memory]
+    for variant in mine:
+        for lowering in ("reference", "chunked"):
+            torch.manual_seed(0)
+            model = Backbone(variant, SIZE, VOCABULARY, lowering)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+            logits, _ = model(tokens_of(tokens=6))
+            loss = cross_entropy(logits.flatten(0, 1), tokens_of(tokens=6, seed=1).flatten())
+            loss.backward()
+            optimizer.step()
+            values = [loss, *(p.grad for p in model.parameters()), *model.parameters()]
+            assert all(x.isfinite().all() for x in values), f"{variant}, {lowering}"
+    print(f"{len(mine)} legal combinations with memory {memory}")
+
+
+@pytest.mark.parametrize("variant", PAIRS, ids=str)
 def test_split_stream_equals_whole(variant):
     model, tokens = model_of(variant, Size(width=8, layers=2)), tokens_of(tokens=14)
     with torch.no_grad():
@@ -88,7 +121,7 @@ def test_split_stream_equals_whole(variant):
             assert [layer.nbytes for layer in state] == [layer.nbytes for layer in end]
 
 
-@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("variant", PAIRS, ids=str)
 def test_causal_and_independent(variant):
     model, tokens = model_of(variant, Size(width=8, layers=2)), tokens_of()
     whole = logits_of(model, tokens)
@@ -104,7 +137,7 @@ def test_causal_and_independent(variant):
     close(logits_of(model, tokens[:1])[0], whole[0], "sample 0 alone", 1e-12)
 
 
-@pytest.mark.parametrize("variant", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("variant", PAIRS, ids=str)
 def test_plan_counts_what_is_there(variant):
     for tokens in (8, 11) if len(variant.algorithm.slots) > 1 else (11,):
         model = model_of(variant, dtype=torch.float32)
@@ -133,6 +166,9 @@ def test_plan_counts_what_is_there(variant):
         {"gate_rank": 1},
         {"initial_memory": "zero", "memory": "matrix"},
         {"initial_memory": "zero", "memory": {"kind": "mlp", "depth": 1}},
+        {"degree": 2, "memory": {"kind": "mlp", "form": "plain"}},
+        {"degree": 3, "memory": "matrix"},
+        {"algorithm": {"kind": "multi_step", "n": 3, "per": "input"}},
     ],
     ids=str,
 )
@@ -196,7 +232,7 @@ def coefficients():
 def test_gate_starts_at_its_initial_value_and_stays_inside(c: Coefficient, dtype):
     torch.manual_seed(0)
     gate = Gate(c, width=6, heads=2, channels=5, rank=3).to(dtype)
-    channels = (5,) if c.per == "channel" else ()
+    channels = () if c.per == "head" else (5,)
     start = gate(torch.zeros(2, 3, 6, dtype=dtype))
     assert start.shape == (2, 3, 2, *channels)
     torch.testing.assert_close(start, torch.full_like(start, c.initial), rtol=1e-6, atol=1e-7)

@@ -65,6 +65,41 @@ def test_samplers_never_repeat_a_point_and_stop_when_there_is_none(
     assert len(asked) == len(set(asked)) == 8
 
 
+MANY = """
+memory: [matrix, {kind: mlp, expansion: [1, 2]}]
+bias: [l2, {kind: lp, p: [1.5, 3, 4]}]
+retention: l2
+algorithm: [gd, momentum]
+heads: 2
+"""
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_finite_space_is_searched_to_its_end(tmp_path: Path, sampler: str) -> None:
+    """A sampler that always proposes what it knows to be good is given what it never tried."""
+    with begin(tmp_path, f"sampler={sampler}", space=MANY) as study:
+        assert study.total == 48
+        assert len(set(points(pretend(study)))) == 48
+
+
+def test_a_grid_takes_up_what_another_sampler_left(tmp_path: Path) -> None:
+    with begin(tmp_path, "sampler=random", "trials=20", space=MANY) as study:
+        asked = points(pretend(study))
+    with begin(tmp_path, "sampler=grid", space=MANY) as study:
+        asked += points(pretend(study))
+        refused = [t for t in study._optuna.trials if "refused" in t.user_attrs]
+    assert len(asked) == len(set(asked)) == 48
+    assert len(refused) < 100
+
+
+def test_a_refused_sweep_changes_nothing(tmp_path: Path) -> None:
+    with begin(tmp_path, "sampler=grid") as study:
+        before = study.folder.recipe_file.read_text()
+        with pytest.raises(UserError, match="another sweep"), begin(tmp_path, "sampler=random"):
+            pass
+        assert study.folder.recipe_file.read_text() == before
+
+
 @pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
 def test_a_restart_goes_on_with_the_trials_it_would_have_had(tmp_path: Path, sampler: str) -> None:
     rate = "lr=[1e-3,1e-2]" if sampler == "grid" else "lr={log_uniform: [1e-3, 1e-2]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from miras_search.algorithm.descent import EPSILON, Windowed
-from miras_search.component import Coefficient, Unit
+from miras_search.component import Coefficient, Share
 from miras_search.registry import register
 
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ class Adam(Windowed):
     )
     source: ClassVar[str] = "Kingma and Ba 1412.6980, algorithm 1"
     linear: ClassVar[bool] = False
+    bounded: ClassVar[bool] = True
 
-    momentum: Unit = "data"
+    momentum: Share = "data"
     """Factor on the past mean of gradients."""
-    second: Unit = "learned"
+    second: Share = "learned"
     """Factor on the past mean of squared gradients."""
 
     @property
@@ -46,7 +47,7 @@ class Adam(Windowed):
             self._moment("second", self.second, initial=0.9),
         )
 
-    def _moment(self, name: str, source: Unit, initial: float) -> Coefficient:
+    def _moment(self, name: str, source: Share, initial: float) -> Coefficient:
         return Coefficient(name=name, source=source, low=0, high=1, initial=initial, per=self.per)
 
     def advance(

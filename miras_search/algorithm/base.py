@@ -53,6 +53,8 @@ class Algorithm(Component):
     """Whether nothing is carried but the state, and each token makes one write by its gradient."""
     solves: ClassVar[bool] = False
     """Whether it needs the closed form of l2 regression on a single linear map."""
+    bounded: ClassVar[bool] = False
+    """Whether a write has a bounded size, however large the gradient."""
     decays_first: ClassVar[bool] = False
     """Whether gradients are taken at the decayed memory, whatever the retention gate says."""
     accumulates: ClassVar[bool] = False
@@ -62,7 +64,7 @@ class Algorithm(Component):
     """Source of the step size."""
     per: Side = "head"
     """Whether each head, each row or each column of a matrix has coefficients of its own."""
-    max_step: Annotated[float, Field(gt=0)] | None = None
+    max_step: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Upper end of a projected or learned step; None is what is stable."""
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from miras_search.algorithm.base import Algorithm, stable_step
-from miras_search.component import Coefficient, Unit
+from miras_search.component import Coefficient, Share, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +24,20 @@ class Descent(Algorithm):
 
     normalize: bool = False
     """Divide each write by the squared length of what enters the matrix (normalised LMS)."""
-    clip: Annotated[float, Field(gt=0)] | None = None
+    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Largest Frobenius norm of the gradient of a token with respect to a matrix."""
     average: bool = False
     """Divide the step by the chunk: a mean over the chunk where there was a sum."""
+
+    @property
+    def formula(self) -> str:
+        return "; ".join([self.equation, *self.notes()])
+
+    def notes(self) -> list[str]:
+        """What the settings change of the equation, each in a few words."""
+        told = ["each gradient over |h|^2 of what enters its matrix"] if self.normalize else []
+        told += [f"each gradient clipped to a norm of {self.clip:g}"] if self.clip else []
+        return told + (["e_t over the chunk"] if self.average else [])
 
     def limit(self, chunk: int) -> float:
         return stable_step(1 if self.average else chunk)
@@ -51,7 +62,7 @@ class Windowed(Descent):
     i = t - window + 1 .. t of importance_i grad l(W; k_i, v_i), all at the same memory.
     """
 
-    window: Annotated[int, Field(ge=1, le=1024)] = 1
+    window: Annotated[int, Field(ge=1, le=64)] = 1
     """Tokens; 1 is the token itself."""
     importance: Unit = "data"
     """Weight of each token in a window longer than 1."""
@@ -59,6 +70,11 @@ class Windowed(Descent):
     @property
     def window_length(self) -> int:
         return self.window
+
+    def notes(self) -> list[str]:
+        wide = self.window > 1
+        told = [f"grad l sums i_j grad l(W; k_j, v_j), j = t-{self.window - 1}..t"] if wide else []
+        return told + super().notes()
 
     def limit(self, chunk: int) -> float:
         return super().limit(chunk) / self.window
@@ -76,8 +92,9 @@ class Windowed(Descent):
 class Accumulating(Windowed):
     """An algorithm with a running sum of gradients, gated by the coefficient `momentum`."""
 
-    momentum: Unit = "data"
-    """Factor on the past sum."""
+    momentum: Share = "data"
+    """Factor on the past sum. A gradient acts 1 / (1 - momentum) times, so a projected step ends at
+    1 - momentum times what is stable without (see `Coefficient.beside`)."""
     dampening: bool = False
     """Scale what is added to the sum by 1 - momentum, so that it is an average."""
 
@@ -85,7 +102,13 @@ class Accumulating(Windowed):
         momentum = Coefficient(
             name="momentum", source=self.momentum, low=0, high=1, initial=0.5, per=self.per
         )
-        return (*super().coefficients(chunk), momentum)
+        step, *others = super().coefficients(chunk)
+        if not self.dampening and self.momentum != 0:
+            step = replace(step, beside="momentum")
+        return (step, *others, momentum)
+
+    def notes(self) -> list[str]:
+        return super().notes() + (["what S_t adds times 1 - b_t"] if self.dampening else [])
 
     def added(self, gates: Mapping[str, Tensor]) -> Tensor | float:
         """The factor on what is added to the sum."""

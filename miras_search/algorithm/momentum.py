@@ -31,14 +31,9 @@ class Momentum(Accumulating):
     order: Literal[1, 2] = 1
     """How many sums stand between a gradient and the weights."""
 
-    @property
-    def formula(self) -> str:
-        if self.order == 1:
-            return self.equation
-        return (
-            "S_t = b_t S_{t-1} - e_t grad l(W; k_t, v_t);  S'_t = b_t S'_{t-1} + S_t;  "
-            "W_t = a_t W_{t-1} + S'_t"
-        )
+    def notes(self) -> list[str]:
+        second = ["S'_t = b_t S'_{t-1} + S_t moves W in place of S_t"] if self.order == 2 else []
+        return second + super().notes()
 
     @property
     def slots(self) -> tuple[str, ...]:

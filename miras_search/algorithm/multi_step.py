@@ -30,7 +30,7 @@ class MultiStep(Descent):
     )
     source: ClassVar[str] = "DeltaProduct 2502.10297, section 3"
 
-    n: Annotated[int, Field(ge=1, le=16)] = 2
+    n: Annotated[int, Field(ge=1, le=8)] = 2
     """Steps a token."""
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from miras_search.algorithm.descent import Accumulating
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor
+
+    from miras_search.component import Coefficient
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the odd quintic that takes singular values in (0, 1] to about 1 (Jordan et al. 2024)."""
@@ -29,10 +32,16 @@ class Muon(Accumulating):
     )
     source: ClassVar[str] = "Atlas 2505.23735, eq 32-33; Jordan et al. 2024"
     linear: ClassVar[bool] = False
+    bounded: ClassVar[bool] = True
 
     @property
     def slots(self) -> tuple[str, ...]:
         return ("weights", "momentum")
+
+    def coefficients(self, chunk: int) -> tuple[Coefficient, ...]:
+        """As of a running sum, but that its size does not count: it is made orthogonal."""
+        step, *others = super().coefficients(chunk)
+        return (replace(step, beside=None), *others)
 
     def limit(self, chunk: int) -> float:
         """A quarter of what a gradient step may be: every write has unit size, however little there

@@ -31,6 +31,9 @@ class Bias(Component):
     quadratic: ClassVar[bool] = False
     """Whether the loss is 1/2 ||M(k) - v||^2, so that exact solvers apply."""
 
+    adds_channels: ClassVar[bool] = True
+    """Whether a channel that recalls 0 where 0 is wanted leaves the others as they were."""
+
     def coefficients(self) -> tuple[Coefficient, ...]:
         """The per-token numbers this bias wants; none unless a subclass says so."""
         return ()

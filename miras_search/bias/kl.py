@@ -21,6 +21,8 @@ class Kl(Bias):
     equation: ClassVar[str] = "l = KL(softmax(v) || softmax(M(k)))"
     source: ClassVar[str] = "Kullback and Leibler 1951; not in MIRAS"
 
+    adds_channels: ClassVar[bool] = False
+
     def loss(self, pred: Tensor, target: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         wanted, recalled = target.log_softmax(-1), pred.log_softmax(-1)
         return (wanted.exp() * (wanted - recalled)).sum(-1)

@@ -29,6 +29,10 @@ class Lp(Bias):
     p: Annotated[float, Field(ge=1, le=8)] = 3.0
 
     @property
+    def steep(self) -> str | None:
+        return f"p = {self.p:g} pulls harder than the residual is long" if self.p > 2 else None
+
+    @property
     def formula(self) -> str:
         return self.equation.replace("1/p", f"1/{self.p:g}").replace(
             "_p^p", f"_{self.p:g}^{self.p:g}"

@@ -108,16 +108,18 @@ def prepare(
         ValueError: a tensor is missing, unknown or of another shape than expected.
     """
     given = _named({"q": q, "k": k, "v": v}, gates, weights or {}, state)
-    batch, tokens, heads, key_width = _shape("q", q, 4)
-    _shape("k", k, 4)
+    batch, tokens, heads, key_width = _shape("k", k, 4)
     value_width = _shape("v", v, 4)[-1]
+    writes = variant.algorithm.writes
     if not tokens:
         raise ValueError("q, k and v have no tokens: expected [B, T, H, K] with T of at least 1")
-    writes = variant.algorithm.writes
-    lead = (batch, tokens * writes, heads)
-    why = f", {writes} for each of the {tokens} queries" if writes > 1 else ""
-    _expect("k", k, (*lead, key_width), why)
-    _expect("v", v, (*lead, value_width), why)
+    if tokens % writes:
+        told = f"{variant.algorithm} writes {writes} times a token"
+        raise ValueError(f"k has shape {tuple(k.shape)}: {told}, expected a multiple in place of T")
+    lead = (batch, tokens, heads)
+    why = f", one for {writes} keys" if writes > 1 else ""
+    _expect("q", q, (batch, tokens // writes, heads, key_width), why)
+    _expect("v", v, (*lead, value_width))
     if problem := variant.memory.check(key_width, value_width):
         raise ValueError(problem)
 
@@ -130,7 +132,12 @@ def prepare(
     def value(c: Coefficient, channels: int, names: tuple[str, ...]) -> Tensor:
         """`[B, H, T, 1 or channels]`, or a scalar."""
         if not isinstance(c.source, str):
-            return q.new_tensor(c.source)
+            fixed = q.new_tensor(c.source)
+            if writes == 1 or c.neutral is None:
+                return fixed
+            # A retention gate acts at the first write of a token alone.
+            first = torch.arange(tokens, device=q.device) % writes == 0
+            return fixed.where(first, c.neutral).expand(batch, heads, tokens)[..., None]
         name = next((name for name in names if name in gates), None)
         if name is None:
             raise ValueError(f"gates lacks '{c.name}': expected {lead} or {(*lead, channels)}")

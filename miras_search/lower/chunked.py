@@ -133,6 +133,9 @@ def writes(
             h[m] = x
             if m not in decay:
                 return x @ anchor[m].mT + taps[m]
+            if decay[m].shape[-1] > 1 and decay[m].shape[-2] > 1:
+                decayed = decay[m] * anchor[m][:, :, None]
+                return (decayed @ x[..., None])[..., 0] + taps[m]
             if decay[m].shape[-1] > 1:
                 return (decay[m][..., 0, :] * x) @ anchor[m].mT + taps[m]
             return decay[m][..., 0] * (x @ anchor[m].mT) + taps[m]

@@ -25,7 +25,7 @@ class Attention(GrowingMemory):
     source: ClassVar[str] = "Vaswani et al. 1706.03762; MIRAS 2504.13173, section 3"
     preferred_qk_norm: ClassVar[str] = "rms"
 
-    scale: Annotated[float, Field(gt=0)] | None = None
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @property
     def formula(self) -> str:

@@ -13,6 +13,7 @@ from miras_search.memory.mlp import (
     activation,
     around,
     form_problem,
+    form_steep,
     formed,
     norm_std,
 )
@@ -40,6 +41,10 @@ class GatedMlp(ParametricMemory):
     @property
     def formula(self) -> str:
         return f"M(x) = {around(self.form, f'W3 ({self.activation}(W1 x) * W2 x)')}"
+
+    @property
+    def steep(self) -> str | None:
+        return form_steep(self.form)
 
     @property
     def learns_from_zero(self) -> bool:

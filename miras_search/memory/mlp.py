@@ -47,6 +47,10 @@ class Mlp(ParametricMemory):
         return f"M(x) = {around(self.form, inside)}"
 
     @property
+    def steep(self) -> str | None:
+        return form_steep(self.form) if self.depth > 1 else None
+
+    @property
     def learns_from_zero(self) -> bool:
         return self.depth == 1
 
@@ -102,6 +106,11 @@ def form_problem(kind: str, form: Form, key_width: int, value_width: int) -> str
         f"{kind} with form {form} adds its input to its output: key width {key_width} and value "
         f"width {value_width} must be equal"
     )
+
+
+def form_steep(form: Form) -> str | None:
+    """Why a product of matrices has no stable step: without a norm its slope has no bound."""
+    return None if form == "residual_norm" else "a memory without a norm is steeper as it grows"
 
 
 def norm_std(form: Form, std: dict[str, float]) -> dict[str, float]:

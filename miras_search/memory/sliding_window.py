@@ -27,7 +27,7 @@ class SlidingWindow(GrowingMemory):
 
     window: Annotated[int, Field(ge=1, le=2**20)] = 64
     """Pairs a token sees, its own among them."""
-    scale: Annotated[float, Field(gt=0)] | None = None
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @property
     def formula(self) -> str:

@@ -28,7 +28,7 @@ class Slots(ParametricMemory):
     source: ClassVar[str] = "ABC 2110.02488; GSA 2409.07146, section 2"
     linear: ClassVar[bool] = False
 
-    slots: Annotated[int, Field(ge=2, le=2**16)] = 16
+    slots: Annotated[int, Field(ge=2, le=1024)] = 16
 
     @property
     def learns_from_zero(self) -> bool:

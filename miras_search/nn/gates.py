@@ -93,12 +93,24 @@ class Gates(nn.Module):
                 gates[name] = Gate(
                     c, width, variant.heads, count, variant.gate_rank, variant.algorithm.writes
                 )
+        self.coefficients = {c.name: c for c in variant.coefficients()}
         self.names = list(gates)
         self.gates = nn.ModuleList(gates.values())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x `[B, T, D]` to gates by name."""
-        return {name: gate(x) for name, gate in zip(self.names, self.gates, strict=True)}
+        values = {name: gate(x) for name, gate in zip(self.names, self.gates, strict=True)}
+        return {name: g * self._room(name, values) for name, g in values.items()}
+
+    def _room(self, name: str, values: dict[str, Tensor]) -> Tensor | float:
+        """What is left of a coefficient's interval beside another one."""
+        kind, dot, matrix = name.partition(".")
+        other = self.coefficients[kind].beside
+        if other is None:
+            return 1.0
+        taken = values.get(other + dot + matrix, values.get(other))
+        source = self.coefficients[other].source
+        return 1 - (taken if taken is not None else float(source))
 
 
 def _logit(c: Coefficient) -> float:

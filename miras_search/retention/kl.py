@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from miras_search.component import Coefficient, Side, Unit
+from miras_search.component import Coefficient, Per, Unit
 from miras_search.registry import register
 from miras_search.retention.base import Retention, decay
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 @register
 class Kl(Retention):
-    """The minimiser of <grad, W> + KL(W, W_{t-1}) / e with entropy, over scaled simplices.
+    """The minimiser of <grad, W> + a/e KL(W, W_{t-1}) + (1 - a)/e sum W log W on scaled simplices.
 
     The state is the logarithm of the weights up to a constant in each row, so W_t =
     c softmax(a_t log W_{t-1} - e_t grad) without a logarithm of zero. Every row sums to c, its
-    length, so that entries are about 1. An initial memory must be positive.
+    length, so that entries are about 1. An initial memory must be positive. The constant cancels
+    only where a_t is the same along a row, so there is no `per: input`.
     """
 
     kind: ClassVar[str] = "kl"
@@ -31,7 +32,7 @@ class Kl(Retention):
     kept: ClassVar[str] = "a_t A_{t-1}"
 
     retention: Unit = "data"
-    per: Side = "head"
+    per: Per = "head"
 
     def coefficients(self) -> tuple[Coefficient, ...]:
         return (decay(self.retention, self.per, initial=0.99),)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TINY = 1e-12
-"""Added to sums of powers, so that a state of zero shows a memory of zero."""
+"""Norms are at least this, so that a state of zero shows a memory of zero."""
+GAIN = 1e12
+"""The largest factor between a state and the memory it shows in the printed form."""
 
 
 @register
@@ -46,6 +48,11 @@ class Lq(Retention):
     def _conjugate_exists(self) -> Lq:
         if self.form == "exact" and self.q > 2:
             raise ValueError(f"form exact needs q of at most 2, got {self.q}")
+        if self.form == "printed" and 0 < abs(self.q - 3) < 0.1:
+            raise ValueError(
+                "form printed has no start near q = 3 that numbers can hold: expected 3 itself, "
+                f"or at least 0.1 more or less, got {self.q}"
+            )
         return self
 
     @property
@@ -54,6 +61,12 @@ class Lq(Retention):
             return f"W = A / ||A||_{self.q:g}^{self.q - 2:g}"
         p = f"{self.conjugate:g}"
         return f"W = sign(A) |A|^{self.conjugate - 1:g} / ||A||_{p}^{self.conjugate - 2:g}"
+
+    @property
+    def steep(self) -> str | None:
+        if self.form == "printed" or self.conjugate <= 3:
+            return None
+        return f"the map of lq enlarges a step up to {self.conjugate - 1:.3g} times"
 
     @property
     def conjugate(self) -> float:
@@ -67,24 +80,29 @@ class Lq(Retention):
         return gates["retention"]
 
     def expose(self, state: Tensor) -> Tensor:
-        if self.form == "printed":
-            return state * _power(state, self.q, 2 - self.q)
-        return _gradient(state, self.conjugate)
+        if self.form == "exact":
+            return _gradient(state, self.conjugate)
+        floor = GAIN ** (1 / (2 - self.q)) if self.q > 2 else TINY
+        return state * _norm(state, self.q, floor).pow(2 - self.q)
 
     def start(self, weights: Tensor) -> Tensor:
         if self.form == "exact":
             return _gradient(weights, self.q)
         # At q = 3 the map only sees directions: the start is W_0 over its norm, whatever A_0.
         exponent = 0.0 if self.q == 3 else (self.q - 2) / (3 - self.q)
-        return weights * _power(weights, self.q, exponent)
+        return weights * _norm(weights, self.q, TINY).pow(exponent)
 
 
-def _power(x: Tensor, p: float, exponent: float) -> Tensor:
-    """The p-norm of each matrix, to a power: `[..., 1, 1]`."""
-    return (x.abs().pow(p).sum((-2, -1), keepdim=True) + TINY).pow(exponent / p)
+def _norm(x: Tensor, p: float, floor: float) -> Tensor:
+    """The p-norm of each matrix, at least `floor`: `[..., 1, 1]`."""
+    largest = x.abs().amax((-2, -1), keepdim=True).clamp(min=floor)
+    total = (x / largest).abs().pow(p).sum((-2, -1), keepdim=True)
+    # At least 1 but where x is all below the floor, and there the derivative is not to be infinite.
+    return largest * total.clamp(min=1.0).pow(1 / p)
 
 
 def _gradient(x: Tensor, p: float) -> Tensor:
-    """The gradient of 1/2 ||x||_p^2."""
-    size = x.abs() if p >= 2 else x.abs().clamp(min=TINY)
-    return x.sign() * size.pow(p - 1) * _power(x, p, 2 - p)
+    """The gradient of 1/2 ||x||_p^2, as large as x: powers are taken of x over its norm."""
+    norm = _norm(x, p, TINY)
+    share = (x / norm).abs()
+    return x.sign() * norm * (share if p >= 2 else share.clamp(min=TINY)).pow(p - 1)

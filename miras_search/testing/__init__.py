@@ -19,6 +19,7 @@ from miras_search.testing.cases import (
     cases,
     cases_of,
     combinations,
+    pairs,
     variant_with,
     variants,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "close",
     "combinations",
     "make_inputs",
+    "pairs",
     "run",
     "variant_with",
     "variants",

@@ -56,7 +56,7 @@ def check_gradient_of_loss(bias: Bias, gates: dict[str, Tensor]) -> None:
 
 def check_silent_channel(bias: Bias, gates: dict[str, Tensor]) -> None:
     """A channel that recalls 0 where 0 is wanted changes nothing in the others: no mean."""
-    if any(g.dim() and g.shape[-1] == WIDTH for g in gates.values()):
+    if not bias.adds_channels or any(g.dim() and g.shape[-1] == WIDTH for g in gates.values()):
         return
     pred, target = _points()
     silent = pred.new_zeros(*LEAD, 1)
@@ -99,7 +99,7 @@ def check_tokens_are_independent(bias: Bias, gates: dict[str, Tensor]) -> None:
 def check_bias_facts(bias: Bias, gates: dict[str, Tensor]) -> None:
     """`uses_prediction` and `quadratic` are what is measured."""
     pred, target = _points()
-    here, there = (bias.gradient(p, target, gates) for p in (pred, pred + 0.5))
+    here, there = (bias.gradient(p, target, gates) for p in (pred, 2 * pred))
     moved = not torch.equal(here, there)
     assert moved == bias.uses_prediction, (
         f"{bias}: the gradient {'depends' if moved else 'does not depend'} on the prediction, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations as combine
 from itertools import pairwise, product
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -35,23 +36,33 @@ def cases(axis: str) -> list[Component]:
 def cases_of(cls: type[C]) -> list[C]:
     """Example components of one kind, the default first.
 
-    Fields with options are varied together, numbers one at a time: every option, both ends, the
-    default and points between them. Combinations the kind itself refuses are left out.
+    Fields with named options are varied together, switches and numbers one at a time: every option,
+    both ends, the default and points between them. What the kind itself refuses is left out.
     """
     options, numbers = {}, {}
     for name, field in cls.model_fields.items():
         found = list(_values(field.annotation, field.metadata, field.default))
-        plain = get_origin(field.annotation) is Literal or field.annotation is bool
+        plain = get_origin(field.annotation) is Literal
         (options if plain else numbers)[name] = found
-    settings = [dict(zip(options, chosen, strict=True)) for chosen in product(*options.values())]
-    settings += [{name: value} for name, found in numbers.items() for value in found]
+    named = [dict(zip(options, chosen, strict=True)) for chosen in product(*options.values())]
+    single = [{name: value} for name, found in numbers.items() for value in found]
     made: dict[C, None] = dict.fromkeys([cls()])
-    for setting in settings:
-        try:
-            made.setdefault(cls(**setting))
-        except ValidationError:
-            continue
+    for setting in named:
+        # An option may need another number than the default one.
+        tried = (_made(cls, setting | number) for number in ({}, *single))
+        if (case := next(filter(None, tried), None)) is not None:
+            made.setdefault(case)
+    for setting in single:
+        if (case := _made(cls, setting)) is not None:
+            made.setdefault(case)
     return list(made)
+
+
+def _made(cls: type[C], setting: dict[str, Any]) -> C | None:
+    try:
+        return cls(**setting)
+    except ValidationError:
+        return None
 
 
 def combinations(**side_choices: Any) -> Iterator[Variant]:
@@ -64,10 +75,31 @@ def combinations(**side_choices: Any) -> Iterator[Variant]:
             yield variant
 
 
+def pairs(**side_choices: Any) -> list[Variant]:
+    """Combinations in which any two kinds that are legal together meet at least once.
+
+    Most faults are of two choices, and this takes a few dozen variants where all combinations are
+    thousands. Greedy: the next one is that with the most pairs that were not met.
+    """
+    left = {v: _met(v) for v in combinations(**side_choices)}
+    missing, chosen = set().union(*left.values()), []
+    while missing:
+        best = max(left, key=lambda v: len(left[v] & missing))
+        chosen.append(best)
+        missing -= left.pop(best)
+    return chosen
+
+
+def _met(variant: Variant) -> set[frozenset[tuple[str, str]]]:
+    """The pairs of kinds of a variant."""
+    kinds = [(axis, component.kind) for axis, component in variant.axes().items()]
+    return {frozenset(pair) for pair in combine(kinds, 2)}
+
+
 def variants(**side_choices: Any) -> list[Variant]:
-    """Every legal combination of kinds, then every setting of every kind once."""
+    """Every pair of kinds, then every setting of every kind once."""
     varied = (variant_with(case, **side_choices) for axis in registry.AXES for case in cases(axis))
-    return list(dict.fromkeys([*combinations(**side_choices), *filter(None, varied)]))
+    return list(dict.fromkeys([*pairs(**side_choices), *filter(None, varied)]))
 
 
 def variant_with(component: Component, **side_choices: Any) -> Variant | None:

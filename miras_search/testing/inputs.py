@@ -26,10 +26,8 @@ GENTLE = 0.3
 over a hundred tokens, and rounding errors grow to the size of the values."""
 
 
-EPSILON = 2.0**-52
-"""The last digit of a float64."""
-ROUNDINGS = 100
-"""Roundings of one call that may add up in the same direction."""
+ROUNDINGS = 1000
+"""A call of some hundred tokens has more roundings than this, which may add up."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,12 @@ def make_inputs(
 
 
 def _within(c: Coefficient, share: Tensor) -> Tensor:
-    """Shares in 0..1 as values on both sides of the coefficient's initial value."""
+    """Shares in 0..1 as values on both sides of the coefficient's initial value.
+
+    A retention gate is near its neutral value: something is left of the memory after some tokens.
+    """
+    if c.neutral is not None:
+        return c.neutral + (c.initial - c.neutral) * 10 * share
     if math.isinf(c.high):
         return c.low + (c.initial - c.low) * (0.25 + 1.25 * share)
     at = (c.initial - c.low) / (c.high - c.low)
@@ -158,6 +161,7 @@ def run(
     lowerings: tuple[Lowering, ...] = (),
     gradients: bool = False,
     function: Callable[..., Any] = memorize,
+    between: Callable[[Tensor], Tensor] | None = None,
 ) -> Outputs:
     """One call of `memorize` (or of a function like it), or several that split the tokens.
 
@@ -170,6 +174,7 @@ def run(
         gradients: also differentiate a fixed random projection of outputs and final state with
             respect to every input.
         function: what to call; `memorize` unless given.
+        between: changes every tensor of the state from one piece to the next.
     """
     if gradients:
         inputs = inputs.map(lambda x: x.detach().clone().requires_grad_())
@@ -181,6 +186,9 @@ def run(
             variant, piece.q, piece.k, piece.v, piece.gates, piece.weights, state, how
         )
         pieces.append(y)
+        assert state is not None
+        if between is not None:
+            state = State({name: between(x) for name, x in state.tensors.items()}, state.position)
     assert state is not None
     outputs = Outputs(torch.cat(pieces, dim=1), dict(state.tensors))
     return with_gradients(outputs, inputs) if gradients else outputs
@@ -227,27 +235,42 @@ def assert_same(
 ) -> None:
     """Both are equal up to what rounding alone does to this variant at these inputs.
 
-    Deep memories can be so steep that the last digit of a key decides the sixth of a gradient. Only
-    where plain equality fails is that measured: by how much the reference itself moves when every
-    input is changed in its last digit, of which `ROUNDINGS` times is allowed.
+    Deep memories can be so steep that the last digit of a key decides the sixth of a gradient: only
+    where plain equality fails is that measured.
     """
     try:
         assert_equal(actual, expected, what)
     except AssertionError:
         derive = bool(expected.gradients)
-        rng = torch.Generator().manual_seed(11)
-        moved: dict[str, float] = {}
-        exact = run(variant, inputs, "reference", gradients=derive).tensors()
-        for _ in range(3):
-            nudged = inputs.map(
-                lambda x: x * (1 + EPSILON * torch.randn(x.shape, generator=rng, dtype=x.dtype))
-            )
-            other = run(variant, nudged, "reference", gradients=derive).tensors()
-            for name, x in exact.items():
-                change = (other[name] - x).abs().max().item() if x.numel() else 0.0
-                moved[name] = max(moved.get(name, 0.0), change)
-        slack = {name: ROUNDINGS * change for name, change in moved.items()}
+        slack = rounding(variant, inputs, torch.finfo(torch.float64).eps, gradients=derive)
         assert_equal(actual, expected, what, slack=slack)
+
+
+def rounding(variant: Variant, inputs: Inputs, digit: float, gradients: bool) -> dict[str, float]:
+    """How far apart two right answers may be, by the names of `Outputs.tensors`.
+
+    `ROUNDINGS` times the largest change that the reference makes when every input, and the state
+    after every token, is changed by about one part in 1 / `digit`.
+    """
+    rng = torch.Generator().manual_seed(11)
+
+    def nudge(x: Tensor) -> Tensor:
+        # Relative to the largest entry, as the error of a sum is: zeros are not spared.
+        size = x.detach().abs().max() if x.numel() else 0.0
+        return x + digit * size * torch.randn(x.shape, generator=rng, dtype=x.dtype)
+
+    every = tuple(range(1, inputs.q.shape[1]))
+    exact = run(variant, inputs, "reference", gradients=gradients).tensors()
+    moved = dict.fromkeys(exact, 0.0)
+    for _ in range(3):
+        nudged = inputs.map(nudge)
+        other = run(
+            variant, nudged, "reference", splits=every, gradients=gradients, between=nudge
+        ).tensors()
+        for name, x in exact.items():
+            if x.numel():
+                moved[name] = max(moved[name], (other[name] - x).abs().max().item())
+    return {name: ROUNDINGS * change for name, change in moved.items()}
 
 
 def close(

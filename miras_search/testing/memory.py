@@ -54,7 +54,8 @@ def check_memory_facts(memory: ParametricMemory) -> None:
     shapes = memory.matrices(*WIDTHS[0])
     x = _keys(3, WIDTHS[0][0])
     one_matrix = list(shapes) == ["W"] or len(shapes) == 1
-    product = one_matrix and torch.allclose(
+    wide = all(width == WIDTHS[0][0] for _, width in shapes.values())
+    product = (one_matrix and wide) and torch.allclose(
         _recall(memory, weights, x), x @ next(iter(weights.values())).mT
     )
     assert product == memory.is_map, f"{memory}: M(x) = W x is {product}, is_map {memory.is_map}"

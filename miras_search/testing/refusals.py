@@ -26,13 +26,14 @@ def check_refusals(variant: Variant) -> None:
         "gates": inputs.gates,
         "weights": inputs.weights,
     }
-    lead = (BATCH, TOKENS, HEADS)
+    tokens = TOKENS * variant.algorithm.writes
+    lead, of_q = (BATCH, tokens, HEADS), (BATCH, TOKENS, HEADS)
     zeros = torch.zeros
     wrong: list[tuple[dict[str, object], str]] = [
-        ({"q": zeros(*lead, WIDTH + 1)}, str((*lead, WIDTH))),
-        ({"q": zeros(1, *lead[1:], WIDTH)}, str((*lead, WIDTH))),
-        ({"v": zeros(BATCH, TOKENS + 1, HEADS, WIDTH)}, str((*lead, WIDTH))),
-        ({"k": zeros(BATCH, TOKENS, WIDTH)}, "4 dimensions"),
+        ({"q": zeros(*of_q, WIDTH + 1)}, str((*of_q, WIDTH))),
+        ({"q": zeros(1, *of_q[1:], WIDTH)}, str((*of_q, WIDTH))),
+        ({"v": zeros(BATCH, tokens + 1, HEADS, WIDTH)}, str((*lead, WIDTH))),
+        ({"k": zeros(BATCH, tokens, WIDTH)}, "4 dimensions"),
         ({"gates": inputs.gates | {"stepp": zeros(lead)}}, "stepp"),
         ({"weights": (inputs.weights or {}) | {"nothing": zeros(1)}}, "nothing"),
         ({"lowering": "fast"}, "chunked"),

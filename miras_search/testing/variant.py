@@ -9,10 +9,19 @@ from torch import Tensor
 
 from miras_search.layer import Lowering, memorize
 from miras_search.memory.base import GrowingMemory, ParametricMemory
-from miras_search.testing.inputs import Outputs, assert_equal, close, make_inputs, run
+from miras_search.testing.inputs import (
+    Outputs,
+    assert_same,
+    close,
+    make_inputs,
+    rounding,
+    run,
+)
 from miras_search.testing.refusals import check_refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from miras_search.variant import Variant
 
 TOKENS = 10
@@ -72,12 +81,12 @@ def check_lowerings_agree(variant: Variant) -> None:
         assert one.y.isfinite().all(), (
             f"{at}: the reference is not finite; a smaller initial_std or step may keep it so"
         )
-        assert_equal(two, one, f"{at}: chunked against reference")
+        assert_same(at, inputs, two, one, f"{at}: chunked against reference")
         largest = one.y.abs().max().item()
-        assert 0.01 < largest < 100, f"{at}: outputs of {largest:.3g} prove nothing"
+        assert 0.01 < largest < 1000, f"{at}: outputs of {largest:.3g} prove nothing"
         if variant.gradient_is_constant:
             whole = run(variant.replace(chunk=chunk + 4), inputs, "chunked", gradients=True)
-            assert_equal(whole, one, f"{at}: exact at any chunk")
+            assert_same(at, inputs, whole, one, f"{at}: exact at any chunk")
 
 
 def check_splits(variant: Variant) -> None:
@@ -97,7 +106,7 @@ def check_splits(variant: Variant) -> None:
         derive = len(splits) == 3
         parts = run(variant, inputs, splits=splits, lowerings=lowerings, gradients=derive)
         what = f"{variant}: split at {splits} in {lowerings}"
-        assert_equal(parts, whole if derive else values, what)
+        assert_same(variant, inputs, parts, whole if derive else values, what)
 
 
 def check_causal(variant: Variant) -> None:
@@ -173,10 +182,11 @@ def check_precision(variant: Variant) -> None:
     """float32 gives what float64 gives to a few parts in 10^4, in the type it was given."""
     inputs = make_inputs(variant, TOKENS)
     exact = run(variant, inputs, "reference").y
+    slack = rounding(variant, inputs, torch.finfo(torch.float32).eps, gradients=False)["y"]
     for lowering in LOWERINGS:
         y = run(variant, inputs.map(lambda x: x.float()), lowering).y
         assert y.dtype == torch.float32, f"{lowering} turns float32 into {y.dtype}"
-        close(y.double(), exact, f"{lowering} in float32", 5e-4)
+        close(y.double(), exact, f"{lowering} in float32", 5e-4, slack)
 
 
 def check_grad_modes(variant: Variant) -> None:
@@ -206,7 +216,16 @@ def check_gradients(variant: Variant) -> None:
             out = run(small, inputs.map(lambda _: next(given)), lowering)  # pyright: ignore[reportArgumentType]
             return torch.cat([x.flatten() for x in out.tensors().values()])
 
-        assert torch.autograd.gradcheck(outputs, values, fast_mode=True)
+        assert any(_gradcheck(outputs, values, eps) for eps in (1e-6, 1e-5, 1e-4)), (
+            f"{small}: the gradients of {lowering} are not the numerical ones"
+        )
+
+
+def _gradcheck(function: Callable[..., Tensor], values: list[Tensor], eps: float) -> bool:
+    """With one step size: where rounding is amplified, a longer one drowns it."""
+    return torch.autograd.gradcheck(
+        function, values, fast_mode=True, eps=eps, raise_exception=False
+    )
 
 
 VARIANT_CHECKS = (

@@ -1,0 +1,108 @@
+"""Long hostile input at the largest steps that a range allows: every number stays finite."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from miras_search import registry
+from miras_search.layer import memorize
+from miras_search.memory.base import ParametricMemory
+from miras_search.stability import caution
+from miras_search.testing import combinations, pairs, variants
+from miras_search.variant import Variant
+
+TOKENS, WIDTH = 2000, 4
+STREAMS = ("random", "identical", "zero", "large", "alternating")
+END = 1 - 1e-6
+"""How near to its ends a gate comes in float32."""
+
+
+def stream(name):
+    """Unit keys and values `[1, TOKENS, 1, WIDTH]`."""
+    rng = torch.Generator().manual_seed(STREAMS.index(name))
+    k, v = (torch.randn(1, TOKENS, 1, WIDTH, generator=rng) for _ in range(2))
+    k = normalize(k, dim=-1)
+    if name in ("identical", "alternating"):
+        k = k[:, :1].expand_as(k)
+    if name == "alternating":
+        sign = torch.tensor([1.0, -1.0]).repeat(TOKENS // 2)
+        v = v[:, :1] * sign[None, :, None, None]
+    return k, v * {"zero": 0.0, "large": 1e3}.get(name, 1.0)
+
+
+def largest(variant, momentum):
+    """Every coefficient that is not fixed where it writes most and forgets least."""
+    declared = {c.name: c for c in variant.coefficients()}
+    values = {}
+    for name, c in declared.items():
+        high = 10.0 if math.isinf(c.high) else c.high * END
+        values[name] = END if c.neutral == 1 else high
+    if "momentum" in values:
+        fixed = declared["momentum"].fixed
+        values["momentum"] = declared["momentum"].source if fixed else momentum
+    for name, c in declared.items():
+        if c.beside is not None:
+            values[name] *= 1 - values[c.beside]
+    return {name: x for name, x in values.items() if not declared[name].fixed}
+
+
+def check_finite(variant, momentum):
+    pairs_ = [stream(name) for name in STREAMS]
+    k, v = (torch.cat(x) for x in zip(*pairs_, strict=True))
+    writes = variant.algorithm.writes
+    q, k, v = k, k.repeat_interleave(writes, 1), v.repeat_interleave(writes, 1)
+    gates = {n: torch.full(k.shape[:3], x) for n, x in largest(variant, momentum).items()}
+    weights = None
+    if isinstance(variant.memory, ParametricMemory):
+        rng = torch.Generator().manual_seed(0)
+        std = variant.memory.initial_std(WIDTH, WIDTH)
+        weights = {
+            m: variant.retention.feasible(torch.randn(1, *shape, generator=rng) * std[m])
+            for m, shape in variant.memory.matrices(WIDTH, WIDTH).items()
+        }
+    with torch.no_grad():
+        y, state = memorize(variant, q, k, v, gates, weights)
+    for name, x in {"outputs": y, **state.tensors}.items():
+        for i, told in enumerate(STREAMS):
+            assert x[i].isfinite().all(), f"{variant}: {name} after {told} input"
+
+
+@pytest.mark.parametrize("variant", [v for v in pairs(chunk=16) if not caution(v)], ids=str)
+def test_a_pair_of_kinds_stays_finite(variant):
+    check_finite(variant, momentum=0.9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("momentum", [0.5, 0.99])
+@pytest.mark.parametrize("chunk", [1, 16, 64])
+@pytest.mark.parametrize("memory", registry.kinds("memory"))
+def test_every_combination_stays_finite(memory, chunk, momentum):
+    for variant in combinations(chunk=chunk):
+        if variant.memory.kind == memory and not caution(variant):
+            check_finite(variant, momentum)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [v for v in variants(chunk=16) if not caution(v)], ids=str)
+def test_a_setting_stays_finite(variant):
+    check_finite(variant, momentum=0.9)
+
+
+STEEP = {
+    "memory": "matrix",
+    "bias": {"kind": "lp", "p": 3.0},
+    "retention": "none",
+    "algorithm": "gd",
+}
+
+
+def test_what_is_said_to_diverge_does_and_clipping_ends_it():
+    steep = Variant.from_dict(STEEP)
+    assert "no step is stable" in (caution(steep) or "")
+    with pytest.raises(AssertionError, match="after"):
+        check_finite(steep, momentum=0.9)
+    clipped = Variant.from_dict(STEEP | {"algorithm": {"kind": "gd", "clip": 1.0}})
+    assert caution(clipped) is None
+    check_finite(clipped, momentum=0.9)
