@@ -40,6 +40,7 @@ def test_setting_against_the_naive_loop(variant, chunk, lowering):
     assert_same(variant, inputs, one, two, f"chunk {chunk}, {lowering}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", registry.kinds("memory"))
 def test_every_combination_against_the_naive_loop(memory):
     """The full product of kinds, with gradients, over two chunks and a part."""

@@ -142,10 +142,10 @@ def make_inputs(
 def _within(c: Coefficient, share: Tensor) -> Tensor:
     """Shares in 0..1 as values on both sides of the coefficient's initial value.
 
-    A retention gate is near its neutral value: something is left of the memory after some tokens.
+    A retention gate is near its neutral value: something is left after hundreds of tokens.
     """
     if c.neutral is not None:
-        return c.neutral + (c.initial - c.neutral) * 10 * share
+        return c.neutral + (c.initial - c.neutral) * 2 * share
     if math.isinf(c.high):
         return c.low + (c.initial - c.low) * (0.25 + 1.25 * share)
     at = (c.initial - c.low) / (c.high - c.low)
