@@ -93,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
         "size",
         js=True,
     )
-    command(_list, "list the choices of every axis, or tasks, or published models", "what", js=True)
+    command(
+        _list,
+        "list the choices of every axis and macro architectures, or tasks, or published models",
+        "what",
+        js=True,
+    )
     command(_train, "train one variant", "variant", "recipe", "overrides")
     command(_report, "write the leaderboard and the report of a study again", "study")
     command(_resume, "go on with a study", "study", "overrides")
@@ -214,11 +219,11 @@ def _show(options: Any) -> int:
     except ValueError as error:
         raise UserError(str(error)) from None
     facts = {
-        **{axis: str(choice) for axis, choice in variant.axes().items()},
+        **{name: str(choice) for name, choice in variant.choices().items()},
         **variant.side_choices(),
         "digest": variant.digest,
         "equation": variant.equations(),
-        "source": {axis: choice.source for axis, choice in variant.axes().items()},
+        "source": {n: choice.source for n, choice in variant.shown_choices().items()},
         "size": size.model_dump(),
         "caution": caution(variant),
         "lowering": cost.lowering,
@@ -254,7 +259,7 @@ def _list(options: Any) -> int:
             for name, variant in variants.items()
         }
     else:
-        groups = ("task",) if options.what == "tasks" else registry.AXES
+        groups = ("task",) if options.what == "tasks" else registry.CHOICES
         found = {group: list(registry.kinds(group)) for group in groups}
     if options.json:
         if options.what == "axes":

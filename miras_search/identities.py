@@ -341,6 +341,39 @@ def _(variant: Variant) -> Variant | None:
     return simple if simple != variant else None
 
 
+@identity(
+    "a hybrid whose layers are all alike is lmm",
+    memory="sliding_window",
+    macro={"kind": "hybrid", "pattern": "MA", "window": 64},
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.macro.lmm import Lmm
+
+    macro = variant.macro
+    if isinstance(macro, Lmm):
+        return None
+    layers = macro.layers(variant, macro.depth)
+    alike = len({layer.canonical for layer in layers}) == 1
+    return layers[0] if alike else None
+
+
+@identity(
+    "a pattern that repeats itself is the shorter one",
+    macro={"kind": "hybrid", "pattern": "MAMA"},
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.macro.hybrid import Hybrid
+
+    macro = variant.macro
+    if not isinstance(macro, Hybrid):
+        return None
+    # A text that repeats itself stands in its own double before the middle.
+    period = (macro.pattern * 2).index(macro.pattern, 1)
+    if period == len(macro.pattern):
+        return None
+    return variant.replace(macro=Hybrid(pattern=macro.pattern[:period], window=macro.window))
+
+
 @identity("the qk_norm that the memory prefers is what auto means", qk_norm="l2")
 def _(variant: Variant) -> Variant | None:
     preferred = variant.qk_norm == variant.memory.preferred_qk_norm

@@ -15,13 +15,13 @@ Check: TypeAlias = Callable[[Any, Path], Any]
 """Validates one value at a place: returns it as the field holds it, or raises InvalidValues."""
 
 
-def parse_axis(axis: str, value: Any, path: Path) -> Choices:
-    """The node of an axis: a kind, a mapping with one, or a list of those.
+def parse_choice(group: str, value: Any, path: Path) -> Choices:
+    """The node of an axis or of the macro architecture: a kind, a mapping with one, or a list of those.
 
     Raises:
         InvalidValues: every problem below `path`, with places.
     """
-    parse_kind = partial(_kind, axis)
+    parse_kind = partial(_kind, group)
     node = _choices(value, path, parse_kind) if isinstance(value, list) else parse_kind(value, path)
     return node if isinstance(node, Choices) else Choices((node,))
 
@@ -41,8 +41,8 @@ def parse_field(value: Any, path: Path, check: Check) -> Node:
     return _choices(value, path, leaf) if isinstance(value, list) else leaf(value, path)
 
 
-def _kind(axis: str, value: Any, path: Path) -> Kind:
-    cls, given = parsing.component_class(axis, value, path)
+def _kind(group: str, value: Any, path: Path) -> Kind:
+    cls, given = parsing.component_class(group, value, path)
     found: list[tuple[Path, str]] = []
     nodes: dict[str, Node] = {}
     for name, field in given.items():

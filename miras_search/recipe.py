@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationInfo, f
 
 from miras_search import parsing
 from miras_search.errors import InvalidValues, Path, UserError
+from miras_search.macro.base import Macro
 from miras_search.node_parsing import parse_field
 from miras_search.nodes import Choices, Fixed, Range
 from miras_search.space import Space
@@ -210,7 +211,7 @@ def load_pair(
         problems += error.problems
     if space is not None and recipe is not None:
         try:
-            _check_width(space, recipe)
+            _check_size(space, recipe)
             recipe.check_data()
         except InvalidValues as error:
             problems += Document.load(recipe_file, routed["recipe"]).problems(error)
@@ -231,8 +232,12 @@ def _owner(override: Override) -> str:
     raise UserError(f"command line '{override.text}': {parsing.unknown_key(key, known)}")
 
 
-def _check_width(space: Space, recipe: Recipe) -> None:
-    """Refuse a width that the heads of the space cannot share."""
+def _check_size(space: Space, recipe: Recipe) -> None:
+    """Refuse a width that the heads of the space cannot share, and too few layers."""
+    for macro in space.values("macro"):
+        if isinstance(macro, Macro) and macro.depth > recipe.size.layers:
+            told = f"{recipe.size.layers} are too few for {macro}: expected at least {macro.depth}"
+            raise InvalidValues([(("size", "layers"), told)])
     width = recipe.size.width
     bad = [heads for heads in space.values("heads") if width % heads]
     if bad:

@@ -23,7 +23,10 @@ ENTRY_POINT_GROUP = "miras_search.components"
 AXES = ("memory", "bias", "retention", "algorithm")
 """The four axes of the design space, in the order they are always shown."""
 
-_PACKAGES = {axis: axis for axis in AXES} | {"task": "tasks"}
+CHOICES = (*AXES, "macro")
+"""What a variant is made of: the axes, and the macro architecture that may be left out."""
+
+_PACKAGES = {choice: choice for choice in CHOICES} | {"task": "tasks"}
 _kinds: dict[str, dict[str, type[Component]]] = {group: {} for group in _PACKAGES}
 
 

@@ -208,7 +208,7 @@ class Space:
         return self.parts[i].draw(chooser, self._prefixes[i])
 
     def values(self, field: str) -> list[Any]:
-        """Every value that a side field of a variant takes somewhere in the space."""
+        """Every value that a side field or the macro takes somewhere in the space."""
         default = Fixed(Variant.model_fields[field].default)
         nodes = (dict(part.nodes).get(field, default) for part in self.parts)
         return list(dict.fromkeys(value for node in nodes for value in node.values()))

@@ -10,9 +10,9 @@ from typing import Any
 
 from miras_search import parsing
 from miras_search.errors import InvalidValues, Path, UserError, nearest
-from miras_search.node_parsing import parse_axis, parse_field
+from miras_search.node_parsing import parse_choice, parse_field
 from miras_search.nodes import Node
-from miras_search.registry import AXES
+from miras_search.registry import AXES, CHOICES
 from miras_search.space import Part, Space
 from miras_search.variant import Variant
 from miras_search.where import Rule
@@ -186,8 +186,8 @@ class _Reader:
 
 
 def _node(key: str, value: Any, place: Path) -> Node:
-    if key in AXES:
-        return parse_axis(key, value, place)
+    if key in CHOICES:
+        return parse_choice(key, value, place)
     return parse_field(value, place, partial(parsing.field_value, Variant, key))
 
 

@@ -15,13 +15,15 @@ from miras_search.algorithm.base import Algorithm
 from miras_search.bias.base import Bias
 from miras_search.component import Coefficient, Component
 from miras_search.errors import InvalidValues, Path
+from miras_search.macro.base import Macro
+from miras_search.macro.lmm import Lmm
 from miras_search.memory.base import Memory
-from miras_search.registry import AXES
+from miras_search.registry import AXES, CHOICES
 from miras_search.retention.base import KEPT, Retention
 
 
 class Variant(BaseModel, frozen=True):
-    """Four independent choices and the side choices that shape the layer around them.
+    """Four independent choices, the macro architecture and the side choices around them.
 
     Immutable and hashable. Two variants that compute the same function have the same
     `digest`; `==` compares them as written.
@@ -37,6 +39,8 @@ class Variant(BaseModel, frozen=True):
     """What is kept."""
     algorithm: InstanceOf[Algorithm]
     """How it learns."""
+    macro: InstanceOf[Macro] = Lmm()
+    """Where it stands in a model, and what beside it."""
     chunk: Annotated[int, Field(ge=1, le=2**20)] = 1
     """Tokens that share the weights their gradients are taken at: 1 is the exact token-by-token
     rule, more is the papers' approximation (it changes the function)."""
@@ -68,7 +72,7 @@ class Variant(BaseModel, frozen=True):
         for name, value in data.items():
             place = (*path, name)
             try:
-                if name in AXES:
+                if name in CHOICES:
                     values[name] = parsing.component(name, value, place)
                 else:
                     values[name] = parsing.field_value(cls, name, value, place)
@@ -81,21 +85,29 @@ class Variant(BaseModel, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with every field spelled out; `from_dict` reads them back."""
-        axes = {axis: component.to_dict() for axis, component in self.axes().items()}
-        return axes | self.side_choices()
+        chosen = {name: component.to_dict() for name, component in self.choices().items()}
+        return chosen | self.side_choices()
 
     def to_yaml_dict(self) -> dict[str, Any]:
         """Plain values with only what differs from the defaults: the shortest equal YAML."""
-        axes = {axis: component.to_yaml_value() for axis, component in self.axes().items()}
-        return axes | self.model_dump(exclude=set(AXES), exclude_defaults=True)
+        chosen = {n: component.to_yaml_value() for n, component in self.shown_choices().items()}
+        return chosen | self.model_dump(exclude=set(CHOICES), exclude_defaults=True)
 
     def axes(self) -> dict[str, Component]:
         """The four choices by axis, in the order of `AXES`."""
         return {axis: getattr(self, axis) for axis in AXES}
 
+    def choices(self) -> dict[str, Component]:
+        """The four choices and the macro architecture by name, in the order of `CHOICES`."""
+        return {name: getattr(self, name) for name in CHOICES}
+
+    def shown_choices(self) -> dict[str, Component]:
+        """The choices without a macro architecture of the memory alone."""
+        return self.choices() if self.macro != Lmm() else dict(self.axes())
+
     def side_choices(self) -> dict[str, Any]:
-        """The fields that are not axes."""
-        return self.model_dump(exclude=set(AXES))
+        """The fields that are not components."""
+        return self.model_dump(exclude=set(CHOICES))
 
     def replace(self, **changes: Any) -> Variant:
         """A copy with some fields changed."""
@@ -156,20 +168,20 @@ class Variant(BaseModel, frozen=True):
     def equations(self) -> dict[str, str]:
         """What the variant computes, in plain text, axis by axis; the algorithm's is the update."""
         simplest = self.canonical
+        told = {name: choice.formula for name, choice in simplest.shown_choices().items()}
         if self.memory.grows:
-            return {"memory": simplest.memory.formula}
+            return {name: told[name] for name in ("memory", "macro") if name in told}
         update = simplest.algorithm.formula.replace(KEPT, simplest.retention.kept)
         if not simplest.retention.linear:
             update = update.replace("W_t = ", "A_t = ")
-        equations = {axis: choice.formula for axis, choice in simplest.axes().items()}
-        return equations | {"algorithm": update}
+        return told | {"algorithm": update}
 
     @property
     def slug(self) -> str:
-        """A short readable name: the four kinds."""
-        return "-".join(component.kind for component in self.axes().values())
+        """A short readable name: the kinds."""
+        return "-".join(component.kind for component in self.shown_choices().values())
 
     def __str__(self) -> str:
-        axes = " | ".join(str(component) for component in self.axes().values())
-        side = self.model_dump(exclude=set(AXES), exclude_defaults=True)
-        return " | ".join([axes, *(f"{name}={value}" for name, value in side.items())])
+        chosen = map(str, self.shown_choices().values())
+        side = self.model_dump(exclude=set(CHOICES), exclude_defaults=True)
+        return " | ".join([*chosen, *(f"{name}={value}" for name, value in side.items())])

@@ -83,7 +83,7 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
         "digest": variant.digest,
         "lr": spec.lr,
         "seed": spec.seed,
-        **{axis: str(choice) for axis, choice in variant.axes().items()},
+        **{axis: str(choice) for axis, choice in variant.choices().items()},
         **variant.side_choices(),
         "parameters": plan.parameters,
         "state_bytes": plan.state_bytes,

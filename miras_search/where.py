@@ -24,7 +24,7 @@ from miras_search.conditions import (
     Operand,
 )
 from miras_search.errors import InvalidValues, Path, nearest
-from miras_search.registry import AXES
+from miras_search.registry import CHOICES
 
 if TYPE_CHECKING:
     from miras_search.variant import Variant
@@ -154,7 +154,7 @@ def _field(parts: tuple[str, ...]) -> Name:
     known = _fields()
     if parts not in known:
         word = ".".join(parts)
-        if any(word in registry.kinds(axis) for axis in AXES):
+        if any(word in registry.kinds(choice) for choice in CHOICES):
             raise _Refused(f"unknown field '{word}': write the kind in quotes, '{word}'")
         raise _Refused(f"unknown field '{word}': {nearest(word, map('.'.join, known))}")
     return Name(parts)
@@ -165,13 +165,13 @@ def _fields() -> dict[tuple[str, ...], list[tuple[type[Any], str]]]:
     from miras_search.variant import Variant
 
     known: dict[tuple[str, ...], list[tuple[type[Any], str]]] = {}
-    for axis in AXES:
-        known[axis, "kind"] = []
-        for cls in registry.kinds(axis).values():
+    for choice in CHOICES:
+        known[choice, "kind"] = []
+        for cls in registry.kinds(choice).values():
             for name in cls.model_fields:
-                known.setdefault((axis, name), []).append((cls, name))
+                known.setdefault((choice, name), []).append((cls, name))
     for name in Variant.model_fields:
-        if name not in AXES:
+        if name not in CHOICES:
             known[name,] = [(Variant, name)]
     return known
 

@@ -62,7 +62,7 @@ def test_yaml_loads(text, tmp_path):
 def test_python_runs(file, monkeypatch):
     """The blocks of a file one after another, as one module."""
     # What an example registers is forgotten with it.
-    for group in (*registry.AXES, "task"):
+    for group in (*registry.CHOICES, "task"):
         monkeypatch.setitem(registry._kinds, group, registry.kinds(group))
     monkeypatch.setattr(identities, "IDENTITIES", [*IDENTITIES])
     module = ModuleType(f"example_{file.stem}")
@@ -94,7 +94,7 @@ def fields(cls) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("group", [*registry.AXES, "task"])
+@pytest.mark.parametrize("group", [*registry.CHOICES, "task"])
 def test_documented_kinds_have_these_fields(group):
     """Of each kind in a table; a new kind need not be in one."""
     told = {}
@@ -108,7 +108,7 @@ def test_documented_kinds_have_these_fields(group):
 @pytest.mark.parametrize(
     ("heading", "cls", "elsewhere"),
     [
-        ("Side fields", Variant, {*registry.AXES}),
+        ("Side fields", Variant, {*registry.CHOICES}),
         ("Recipe keys", Recipe, {"name", "task", "size", "lr"}),
         ("Size of the backbone", Size, set()),
     ],

@@ -59,7 +59,7 @@ def test_both_sides_build_the_same_model(known):
     example = Variant.from_dict(known.example)
     for side in (example, known.rewrite(example)):
         torch.manual_seed(0)
-        model = Backbone(side, Size(width=16, layers=1), 11)
+        model = Backbone(side, Size(width=16, layers=example.macro.depth), 11)
         logits, _ = model(torch.arange(9)[None])
         outputs.append(logits)
     assert outputs[0].equal(outputs[1])
@@ -69,8 +69,8 @@ def crowded():
     """The examples again, with every other setting of each component."""
     for known in IDENTITIES:
         example = Variant.from_dict(known.example)
-        for axis, component in example.axes().items():
-            written = known.example[axis]
+        for axis, component in example.choices().items():
+            written = known.example.get(axis)
             named = set(written) - {"kind"} if isinstance(written, dict) else set()
             kept = {name: getattr(component, name) for name in named}
             for case in cases_of(type(component)):

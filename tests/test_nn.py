@@ -76,10 +76,13 @@ def logits_of(model, tokens):
         return model(tokens)[0]
 
 
-@pytest.mark.parametrize("variant", dict.fromkeys(KINDS), ids=str)
+MACROS = [DEEP.replace(macro=macro) for macro in cases("macro")]
+
+
+@pytest.mark.parametrize("variant", dict.fromkeys([*KINDS, *MACROS]), ids=str)
 def test_every_parameter_gets_a_gradient(variant):
     for setting in settings(variant):
-        model = model_of(setting)
+        model = model_of(setting, SIZE.model_copy(update={"layers": setting.macro.depth}))
         logits, _ = model(tokens_of())
         cross_entropy(logits.flatten(0, 1), tokens_of(seed=1).flatten()).backward()
         for name, parameter in model.named_parameters():
@@ -107,7 +110,7 @@ def test_every_combination_takes_a_training_step(memory):
     print(f"{len(mine)} legal combinations with memory {memory}")
 
 
-@pytest.mark.parametrize("variant", PAIRS, ids=str)
+@pytest.mark.parametrize("variant", [*PAIRS, *MACROS], ids=str)
 def test_split_stream_equals_whole(variant):
     model, tokens = model_of(variant, Size(width=8, layers=2)), tokens_of(tokens=14)
     with torch.no_grad():
@@ -121,7 +124,7 @@ def test_split_stream_equals_whole(variant):
             assert [layer.nbytes for layer in state] == [layer.nbytes for layer in end]
 
 
-@pytest.mark.parametrize("variant", PAIRS, ids=str)
+@pytest.mark.parametrize("variant", [*PAIRS, *MACROS], ids=str)
 def test_causal_and_independent(variant):
     model, tokens = model_of(variant, Size(width=8, layers=2)), tokens_of()
     whole = logits_of(model, tokens)

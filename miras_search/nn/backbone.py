@@ -63,7 +63,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.variant = variant
         self.embedding = nn.Embedding(vocabulary, size.width)
-        self.blocks = nn.ModuleList(Block(variant, size, lowering) for _ in range(size.layers))
+        if size.layers < variant.macro.depth:
+            raise ValueError(f"{variant.macro} needs {variant.macro.depth} layers or more")
+        layers = variant.macro.layers(variant, size.layers)
+        self.blocks = nn.ModuleList(Block(layer, size, lowering) for layer in layers)
         self.norm = nn.RMSNorm(size.width)
         self.head = nn.Linear(size.width, vocabulary, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)

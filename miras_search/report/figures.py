@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from miras_search.registry import AXES
+from miras_search.registry import CHOICES
 from miras_search.report import dots, marks, text
 from miras_search.report.leaderboard import shared_choices
 from miras_search.report.svg import MARKERS, MUTED, PAGE, SERIES, canvas, inline
@@ -82,7 +82,7 @@ def by_variant(scores: Scores) -> Picture | None:
 def by_choice(scores: Scores) -> Picture | None:
     """Best scores by what was chosen on each axis that was searched."""
     rows: list[dots.Row] = []
-    for axis in AXES:
+    for axis in CHOICES:
         groups = _choices(scores.entries, axis)
         if len(groups) > 1:
             rows.append(dots.Row(axis))
@@ -214,9 +214,9 @@ def _wrapped(label: str) -> str:
 
 def _choices(entries: Sequence[Entry], axis: str) -> dict[str, list[float]]:
     """Best scores by choice, best first; only the kind where settings make too many choices."""
-    whole = [(str(entry.variant.axes()[axis]), _score(entry.best)) for entry in entries]
+    whole = [(str(entry.variant.choices()[axis]), _score(entry.best)) for entry in entries]
     if len({name for name, _ in whole}) > 8:
-        whole = [(entry.variant.axes()[axis].kind, _score(entry.best)) for entry in entries]
+        whole = [(entry.variant.choices()[axis].kind, _score(entry.best)) for entry in entries]
     found: dict[str, list[float]] = {}
     for name, score in whole:
         found.setdefault(name, []).append(score)

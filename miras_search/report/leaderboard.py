@@ -144,7 +144,7 @@ def _row(rank: int, record: TrialRecord) -> dict[str, Any]:
         "rank": None if record.score is None else rank,
         "trial": record.number,
         "variant": str(variant),
-        **{axis: str(choice) for axis, choice in variant.axes().items()},
+        **{axis: str(choice) for axis, choice in variant.choices().items()},
         "reason": None if record.score is not None else text.reason(record),
         "test_score": score_on_test(record),
         "seconds": round(record.seconds, 3),
