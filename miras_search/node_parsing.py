@@ -16,7 +16,7 @@ Check: TypeAlias = Callable[[Any, Path], Any]
 
 
 def parse_choice(group: str, value: Any, path: Path) -> Choices:
-    """The node of an axis or of the macro architecture: a kind, a mapping with one, or a list of those.
+    """The node of a choice: a kind, a mapping with one, or a list of those.
 
     Raises:
         InvalidValues: every problem below `path`, with places.
