@@ -38,6 +38,8 @@ def choose_lowering(variant: Variant) -> Choice:
         return Choice("chunked", "all tokens attend at once through scaled_dot_product_attention")
     if variant.gradient_is_constant:
         return Choice("chunked", "the gradient never looks at the memory: any chunk is exact")
+    if variant.affine:
+        return Choice("chunked", "the gradients of a tile of tokens solve one triangular system")
     if variant.chunk > 1:
         return Choice(
             "chunked", f"{variant.chunk} tokens share an anchor: one backward pass for all of them"

@@ -142,6 +142,15 @@ class Variant(BaseModel, frozen=True):
         return self.memory.linear and not self.written.uses_prediction
 
     @property
+    def affine(self) -> bool:
+        """Whether every gradient is affine in W k at the memory just before its token, and what
+        becomes of it linear, so that the gradients of many tokens solve a triangular system."""
+        simple = self.written.quadratic or not self.written.uses_prediction
+        linear = self.algorithm.linear and self.retention.linear
+        known = not self.algorithm.weighs_gradients and self.algorithm.window_length == 1
+        return self.memory.is_map and simple and linear and known and self.anchor_every == 1
+
+    @property
     def decays_first(self) -> bool:
         """Whether gradients are taken at the decayed memory."""
         return self.algorithm.decays_first or self.retention.decays_first

@@ -50,17 +50,19 @@ class Adam(Windowed):
     def _moment(self, name: str, source: Share, initial: float) -> Coefficient:
         return Coefficient(name=name, source=source, low=0, high=1, initial=initial, per=self.per)
 
-    def advance(
+    def sums(
         self,
-        old: Sequence[Tensor],
+        past: Sequence[Tensor],
         gradient: Tensor,
         h: Tensor,
         retain: Tensor,
         gates: Mapping[str, Tensor],
     ) -> list[Tensor]:
-        weights, first, second = old
-        b, c = gates["momentum"], gates["second"]
-        first = b * first + (1 - b) * gradient
-        second = c * second + (1 - c) * gradient.square()
-        move = first * (second + EPSILON).rsqrt()
-        return [retain * weights - gates["step"] * move, first, second]
+        (first, second), b, c = past, gates["momentum"], gates["second"]
+        return [b * first + (1 - b) * gradient, c * second + (1 - c) * gradient.square()]
+
+    def direction(
+        self, sums: Sequence[Tensor], gradient: Tensor, gates: Mapping[str, Tensor]
+    ) -> Tensor:
+        first, second = sums
+        return first * (second + EPSILON).rsqrt()

@@ -40,9 +40,9 @@ class Transition:
 class Algorithm(Component):
     """The inner optimiser.
 
-    One definition, `advance`, serves every lowering. A `linear` algorithm gives a `transition`
-    instead, which the token loop applies, and which the chunked form multiplies out into causal
-    coefficients.
+    A `linear` algorithm is its `transition`, which the token loop applies, and which the chunked
+    form multiplies out into causal coefficients. Any other keeps `sums` and moves the state along a
+    `direction`. `advance` puts either together: one definition serves every lowering.
     """
 
     axis: ClassVar[str] = "algorithm"
@@ -82,6 +82,11 @@ class Algorithm(Component):
         """Tokens whose losses are minimised at each token."""
         return 1
 
+    @property
+    def weighs_gradients(self) -> bool:
+        """Whether `scale` depends on how large a gradient is."""
+        return False
+
     def limit(self, chunk: int) -> float:
         """The largest step that is stable where gradients are taken every `chunk` tokens."""
         return stable_step(chunk)
@@ -113,9 +118,29 @@ class Algorithm(Component):
     def transition(self, retain: Tensor | float, gates: Mapping[str, Tensor]) -> Transition:
         """The update of one token, given the factor of the retention gate on the state.
 
-        What a `linear` algorithm gives; any other gives `advance`.
+        What a `linear` algorithm gives; any other gives `sums` and `direction`.
         """
         raise NotImplementedError(f"{self.kind} is not linear in its gradients")
+
+    def sums(
+        self,
+        past: Sequence[Tensor],
+        gradient: Tensor,
+        h: Tensor,
+        retain: Tensor,
+        gates: Mapping[str, Tensor],
+    ) -> list[Tensor]:
+        """Every slot but the state after one token; arguments as for `advance`."""
+        raise NotImplementedError(f"{self.kind} is a transition")
+
+    def direction(
+        self, sums: Sequence[Tensor], gradient: Tensor, gates: Mapping[str, Tensor]
+    ) -> Tensor:
+        """What a step moves the state against, given the sums with this token in them.
+
+        It is asked for many tokens at once, so it broadcasts over leading dimensions.
+        """
+        raise NotImplementedError(f"{self.kind} is a transition")
 
     def advance(
         self,
@@ -129,6 +154,10 @@ class Algorithm(Component):
 
         `gradient` is scaled, and the step not yet in it.
         """
+        if not self.linear:
+            sums = self.sums(old[1:], gradient, h, retain, gates)
+            move = self.direction(sums, gradient, gates)
+            return [retain * old[0] - gates["step"] * move, *sums]
         update, write = self.transition(retain, gates), gates["step"] * gradient
         return [
             sum(

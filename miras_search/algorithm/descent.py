@@ -30,6 +30,10 @@ class Descent(Algorithm):
     """Divide the step by the chunk: a mean over the chunk where there was a sum."""
 
     @property
+    def weighs_gradients(self) -> bool:
+        return self.clip is not None
+
+    @property
     def formula(self) -> str:
         return "; ".join([self.equation, *self.notes()])
 

@@ -48,17 +48,20 @@ class Muon(Accumulating):
         is left to learn."""
         return super().limit(chunk) / 4
 
-    def advance(
+    def sums(
         self,
-        old: Sequence[Tensor],
+        past: Sequence[Tensor],
         gradient: Tensor,
         h: Tensor,
         retain: Tensor,
         gates: Mapping[str, Tensor],
     ) -> list[Tensor]:
-        weights, past = old
-        total = gates["momentum"] * past + self.added(gates) * gradient
-        return [retain * weights - gates["step"] * newton_schulz(total), total]
+        return [gates["momentum"] * past[0] + self.added(gates) * gradient]
+
+    def direction(
+        self, sums: Sequence[Tensor], gradient: Tensor, gates: Mapping[str, Tensor]
+    ) -> Tensor:
+        return newton_schulz(sums[0])
 
 
 def newton_schulz(x: Tensor) -> Tensor:

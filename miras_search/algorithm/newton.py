@@ -54,17 +54,20 @@ class Newton(Algorithm):
         )
         return (*super().coefficients(chunk), damping)
 
-    def advance(
+    def sums(
         self,
-        old: Sequence[Tensor],
+        past: Sequence[Tensor],
         gradient: Tensor,
         h: Tensor,
         retain: Tensor,
         gates: Mapping[str, Tensor],
     ) -> list[Tensor]:
-        pairs, curvature = old
-        step = gates["step"]
-        return [retain * pairs - step * gradient, retain * curvature + step * (h.mT @ h)]
+        return [retain * past[0] + gates["step"] * (h.mT @ h)]
+
+    def direction(
+        self, sums: Sequence[Tensor], gradient: Tensor, gates: Mapping[str, Tensor]
+    ) -> Tensor:
+        return gradient
 
     def expose(self, slots: Sequence[Tensor], gates: Mapping[str, Tensor]) -> Tensor:
         import torch

@@ -1,71 +1,144 @@
-"""Transitions of single tokens multiplied out into the causal coefficients of a chunk."""
+"""Transitions of single tokens multiplied out into the causal coefficients of a tile."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from miras_search.lower.call import RETAIN, Gates
+
 if TYPE_CHECKING:
-    from miras_search.algorithm.base import Transition
+    from collections.abc import Callable, Iterator
+
+    from miras_search.algorithm.base import Algorithm, Transition
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What each token of a chunk sees of the n carried tensors Z and of the C writes u h^T.
+    """What each of the C tokens of a tile sees of n carried tensors Z and of the writes u h^T.
 
         W_t    = sum_j read_carry[t, j] Z[j] - sum_{i <= t} read_write[t, i] u_i h_i^T
-        Z_C[m] = sum_j end_carry[m, j]  Z[j] - sum_i        end_write[m, i]  u_i h_i^T
+        Z_C[m] = sum_j end_carry[m, j]  Z[j] - sum_i        end_write[i, m]  u_i h_i^T
 
-    Each has leading dimensions of the gates and, if any gate is per row of the matrix, a last
-    dimension `out` (else 1); with `columns` it is `in`, for gates per column.
+    Each has leading dimensions of the gates and a last dimension of 1, of `out` for gates per row
+    of the matrix, or of `in` for gates per column.
     """
 
     read_carry: Tensor
-    """`[..., C, n, out or 1]`"""
+    """`[..., C, n, *]`"""
     read_write: Tensor
-    """`[..., C, C, out or 1]`, zero above the diagonal."""
+    """`[..., C, C, *]`, zero above the diagonal."""
     end_carry: Tensor
-    """`[..., n, n, out or 1]`"""
+    """`[..., n, n, *]`"""
     end_write: Tensor
-    """`[..., n, C, out or 1]`"""
-    columns: bool = False
+    """`[..., C, n, *]`"""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The four tensors, in order."""
+        return iter((self.read_carry, self.read_write, self.end_carry, self.end_write))
+
+    def unbind(self, dim: int) -> Iterator[Coefficients]:
+        """Those of each piece along a leading dimension."""
+        return (Coefficients(*x) for x in zip(*(x.unbind(dim) for x in self), strict=True))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Coefficients:
+        """The same with a function applied to each tensor."""
+        return Coefficients(*map(function, self))
+
+    def summed(self, window: int) -> Coefficients:
+        """The same where a token writes the last `window` gradients: those of the window - 1 tokens
+        before the tile come first among the writes."""
+        if window == 1:
+            return self
+        wide = (0, 0, window - 1, window - 1)
+        read = functional.pad(self.read_write, wide).unfold(-2, window, 1).sum(-1)
+        end = functional.pad(self.end_write, (0, 0, *wide)).unfold(-3, window, 1).sum(-1)
+        return Coefficients(self.read_carry, read, self.end_carry, end)
+
+    def before(self) -> tuple[Tensor, Tensor]:
+        """`read_carry` and `read_write` of W_{t-1}: what a token sees before its own write."""
+        first = torch.zeros_like(self.read_carry[..., :1, :, :])
+        first[..., 0, :] = 1
+        carry = torch.cat([first, self.read_carry[..., :-1, :, :]], dim=-3)
+        return carry, functional.pad(self.read_write[..., :-1, :, :], (0, 0, 0, 0, 1, 0))
 
 
-def multiply_out(update: Transition, tokens: Tensor) -> Coefficients:
-    """The coefficients of a chunk whose tokens have the transitions `update`, `[..., C, *]`.
+def multiply_out(update: Transition, step: Tensor, tokens: Tensor) -> Coefficients:
+    """The coefficients of tiles whose tokens have the transitions `update` and write `step` times
+    their gradients: entries and steps are `[..., C, *]`, or numbers.
 
-    Each carried tensor after token t is a combination of the n tensors carried in and of the
-    writes so far; one pass over the tokens of a chunk, for all chunks at once, gives its
-    weights. Nothing is divided and no logarithm taken, so that a factor of 0 is exact.
-    `tokens` `[C, 1]` gives length, dtype and device where the entries are numbers.
+    Neighbouring blocks of tokens are joined until one is left: C log C work in log C operations.
+    Nothing is divided and no logarithm taken, so that a factor of 0 is exact. `tokens` `[C, 1]`
+    gives length, dtype and device.
     """
-    n, chunk = len(update.inject), tokens.shape[0]
-    entries = [*(entry for row in update.carry for entry in row), *update.inject]
-    columns = torch.broadcast_tensors(
-        tokens,
-        *(x if isinstance(x, torch.Tensor) else tokens.new_tensor(x or 0.0) for x in entries),
-    )[1:]
-    by_token = [column.unsqueeze(-2).unbind(-3) for column in columns]  # C of [..., 1, out or 1]
-    nonzero = [[j for j in range(n) if row[j] is not None] for row in update.carry]
-    one, nil = torch.ones_like(by_token[0][0]), torch.zeros_like(by_token[0][0])
-    slots = [torch.cat([one if j == m else nil for j in range(n)], dim=-2) for m in range(n)]
-    seen = []
-    for t in range(chunk):
-        kept = [
-            reduce(torch.add, [by_token[m * n + j][t] * slots[j] for j in nonzero[m]])
-            for m in range(n)
-        ]
-        slots = [torch.cat([kept[m], by_token[n * n + m][t]], dim=-2) for m in range(n)]
-        seen.append(functional.pad(slots[0], (0, 0, 0, chunk - 1 - t)))
-    read, end = torch.stack(seen, dim=-3), torch.stack(slots, dim=-3)
+    n, length = len(update.inject), tokens.shape[0]
+    carry = [
+        [tokens.new_tensor(x or 0.0) if not isinstance(x, Tensor) else x for x in row]
+        for row in update.carry
+    ]
+    inject = [step * x for x in update.inject]
+    every = torch.broadcast_tensors(tokens, *(x for row in carry for x in row), *inject)[1:]
+    # A block: all of it, what its tokens read of what enters it, and what is left of their writes.
+    whole = torch.stack(every[: n * n], dim=-2).unflatten(-2, (n, n))  # [..., C, n, n, *]
+    left = torch.stack(every[n * n :], dim=-2)  # [..., C, n, *]
+    padding = (1 << (length - 1).bit_length()) - length
+    if padding:
+        rest = torch.eye(n, dtype=tokens.dtype, device=tokens.device)[..., None]
+        rest = rest.expand(*whole.shape[:-4], padding, *whole.shape[-3:-1], whole.shape[-1])
+        whole = torch.cat([whole, rest], dim=-4)
+        left = functional.pad(left, (0, 0, 0, 0, 0, padding))
+    seen = left[..., None, :1, :]  # [..., blocks, s, s, *]
+    read = whole[..., None, 0, :, :]  # [..., blocks, s, n, *]
+    left = left[..., None, :, :]  # [..., blocks, s, n, *]
+    while seen.shape[-4] > 1:
+        s = seen.shape[-3]
+        halves = [_halves(x, dim) for x, dim in ((seen, -4), (read, -4), (left, -4), (whole, -4))]
+        (seen_1, seen_2), (read_1, read_2), (left_1, left_2), (whole_1, whole_2) = halves
+        across = (read_2[..., :, None, :, :] * left_1[..., None, :, :, :]).sum(-2)
+        seen = torch.cat(
+            [functional.pad(seen_1, (0, 0, 0, s)), torch.cat([across, seen_2], dim=-2)], dim=-3
+        )
+        read = torch.cat([read_1, _times(read_2, whole_1)], dim=-3)
+        left = torch.cat([_times(left_1, whole_2.transpose(-3, -2)), left_2], dim=-3)
+        whole = _product(whole_2, whole_1)
     return Coefficients(
-        read_carry=read[..., :n, :],
-        read_write=read[..., n:, :],
-        end_carry=end[..., :n, :],
-        end_write=end[..., n:, :],
+        read_carry=read[..., 0, :length, :, :],
+        read_write=seen[..., 0, :length, :length, :],
+        end_carry=whole[..., 0, :, :, :],
+        end_write=left[..., 0, :length, :, :],
     )
+
+
+def of_gates(
+    algorithm: Algorithm, gates: Gates, scale: Tensor | float, tokens: Tensor, rows: bool
+) -> Coefficients:
+    """The coefficients of tiles for the gates of a matrix, `[B, H, ..., C, *, *]`, and a factor on
+    each gradient."""
+    side = -1 if rows else -2
+
+    def flat(x: Tensor) -> Tensor:
+        return x.squeeze(side) if x.dim() else x
+
+    by_name = {name: flat(g) for name, g in gates.items()}
+    update = algorithm.transition(by_name[RETAIN], by_name)
+    return multiply_out(update, flat(gates["step"] * scale), tokens)
+
+
+def _halves(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Every other block, from the first and from the second."""
+    first, second = x.unflatten(dim, (-1, 2)).unbind(dim)
+    return first, second
+
+
+def _times(rows: Tensor, matrix: Tensor) -> Tensor:
+    """rows `[..., s, n, *]` times a matrix `[..., n, n, *]`."""
+    return (rows[..., None, :] * matrix[..., None, :, :, :]).sum(-3)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """The product of matrices `[..., n, n, *]`."""
+    return (a[..., None, :] * b[..., None, :, :, :]).sum(-3)

@@ -93,7 +93,7 @@ def _gradients(
             squared = g.square().sum((-2, -1), keepdim=True)
             weight = window.importance_of(tokens, call, m)
             if isinstance(weight, Tensor) and weight.dim():
-                weight = weight[:, :, i]
+                weight = weight[:, :, i, :, None]
             scale = variant.algorithm.scale(squared, h[m], _now(gates[m]))
             total[m] = weight * scale * g + total.get(m, 0.0)
     return total, h

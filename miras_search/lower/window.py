@@ -55,6 +55,7 @@ def bias_gates_of(tokens: Piece, call: Call) -> Gates:
 
 
 def importance_of(tokens: Piece, call: Call, matrix: str) -> Tensor | float:
-    """The weight of each token of a piece `[B, H, n, 1, 1]`, or one for all of them."""
+    """The weight of each token of a piece `[B, H, n, 1]`, or one for all of them."""
     fixed = call.weight_gates[matrix].get("importance", 1.0)
-    return tokens.get(f"gates/importance.{matrix}", fixed)
+    weight = tokens.get(f"gates/importance.{matrix}", fixed)
+    return weight[..., 0] if isinstance(weight, torch.Tensor) and weight.dim() else weight
