@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("stopped: run it again to go on", file=sys.stderr)
         return 130
@@ -252,11 +256,13 @@ def _list(options: Any) -> int:
         from miras_search.space import Space
         from miras_search.space_file import PUBLISHED
 
-        files = sorted(PUBLISHED.glob("*.yaml"))
-        variants = {file.stem: _only(Space.load(file), file) for file in files}
+        spaces = [Space.load(file) for file in sorted(PUBLISHED.glob("*.yaml"))]
+        variants = {space.name: (space, _only(space, space.name)) for space in spaces}
         found = {
-            name: {axis: str(c) for axis, c in variant.axes().items()}
-            for name, variant in variants.items()
+            name: {"source": space.source}
+            | {axis: str(c) for axis, c in v.axes().items()}
+            | {key: value for key, value in v.to_yaml_dict().items() if key not in registry.AXES}
+            for name, (space, v) in variants.items()
         }
     else:
         groups = ("task",) if options.what == "tasks" else registry.CHOICES

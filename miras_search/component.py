@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -54,6 +56,11 @@ class Component(BaseModel):
         """Why no step is stable for values of every size, in a clause; None if one is."""
         return None
 
+    @property
+    def fragile(self) -> str | None:
+        """Why numbers may overflow though every write is bounded, in a clause; None if not."""
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """The kind and every field, as plain values: what `Variant.from_dict` reads."""
         return {"kind": self.kind, **self.model_dump()}
@@ -92,8 +99,18 @@ class Coefficient:
     acts_on: Literal["weights", "output"] = "weights"
     neutral: float | None = None
     """The value at which a retention gate changes nothing."""
-    beside: str | None = None
-    """Another coefficient c of the same algorithm: the interval ends at `high` (1 - c)."""
+    beside: tuple[str, ...] = ()
+    """Other coefficients c of the same algorithm: the interval ends at `high` times each 1 - c."""
+    above: str | None = None
+    """Another coefficient of the same algorithm: the interval begins there, not at `low`."""
+
+    def among(self, value: Any, other: Callable[[str], Any]) -> Any:
+        """A value of the interval `low`..`high`, moved into what other coefficients, given by name,
+        leave of it."""
+        if self.above is not None:
+            low = other(self.above)
+            value = low + (self.high - low) * (value - self.low) / (self.high - self.low)
+        return reduce(lambda x, name: x * (1 - other(name)), self.beside, value)
 
     @property
     def fixed(self) -> bool:

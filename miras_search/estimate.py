@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 SAMPLED = 6
 """Variants timed; a sweep is estimated from their mean."""
+FIRST = 32
+"""Tokens of each sequence in the first step that is timed."""
+PATIENCE = 5.0
+"""Seconds a step may take to be timed whole; of a longer one, the first tokens say enough."""
 STARTUP = 10.0
 """Seconds until a fresh worker process has imported everything."""
 
@@ -75,15 +79,24 @@ def _timed(variant: Variant, recipe: Recipe) -> float:
     data = TaskData(task, recipe.batch, recipe.seed)
     module = MemoryModule(variant, recipe, lr=0.0)
     tokens, targets = next(iter(data.loader("validation")))
-    times = []
-    for _ in range(2):  # the first step allocates
+
+    def step(length: int) -> float:
         began = time.monotonic()
-        loss(module(tokens), targets).backward()
-        times.append(time.monotonic() - began)
-    with torch.inference_mode():
-        began = time.monotonic()
-        module(tokens)
-        held_out = time.monotonic() - began
+        loss(module(tokens[:, :length]), targets[:, :length]).backward()
+        return time.monotonic() - began
+
+    length = tokens.shape[1]
+    start = min(FIRST, length)
+    first = step(start) * length / start  # time grows with the length
+    if first > PATIENCE:
+        trained, held_out = first, first / 3
+    else:
+        step(length)  # the first step allocates
+        trained = step(length)
+        with torch.inference_mode():
+            began = time.monotonic()
+            module(tokens)
+            held_out = time.monotonic() - began
     batches = {split: len(data.loader(split)) for split in task.splits if split != "train"}
     evaluated = recipe.evaluate * batches["validation"] + sum(batches.values())
-    return recipe.steps * times[-1] + evaluated * held_out
+    return recipe.steps * trained + evaluated * held_out

@@ -246,16 +246,69 @@ def _(variant: Variant) -> Variant | None:
 
 
 @identity(
-    "the mean over a chunk of 1 is the sum",
+    "the mean over a chunk is the sum with a shorter step",
     algorithm={"kind": "gd", "average": True},
+    chunk=4,
+)
+@identity(
+    "a fixed step over a chunk is a shorter one",
+    algorithm={"kind": "momentum", "average": True, "step": 0.5},
+    chunk=4,
 )
 def _(variant: Variant) -> Variant | None:
     from miras_search.algorithm.descent import Descent
 
-    old = variant.algorithm
-    if not (isinstance(old, Descent) and old.average and variant.anchor_every == 1):
+    old, chunk = variant.algorithm, variant.anchor_every
+    if not (isinstance(old, Descent) and old.average):
         return None
-    return variant.replace(algorithm=old.model_copy(update={"average": False}))
+    if not isinstance(old.step, str):
+        shorter = {"step": old.step / chunk}
+    else:
+        longest = old.max_step or old.limit(chunk)
+        if longest > 2:  # a step begins at half of its interval, but at 1 at most
+            return None
+        shorter = {"max_step": longest / chunk}
+    return variant.replace(algorithm=old.model_copy(update={"average": False, **shorter}))
+
+
+@identity(
+    "a sum of dampened gradients is one of shorter steps",
+    algorithm={"kind": "momentum", "order": 2, "dampening": True},
+)
+@identity(
+    "nesterov's too",
+    algorithm={"kind": "nesterov", "dampening": True, "momentum": 0.9, "per": "channel"},
+)
+@identity(
+    "without momentum there is nothing to dampen",
+    algorithm={"kind": "muon", "dampening": True, "momentum": 0.0},
+)
+def _(variant: Variant) -> Variant | None:
+    from miras_search.algorithm.descent import Accumulating
+    from miras_search.algorithm.muon import Muon
+
+    old = variant.algorithm
+    if not (isinstance(old, Accumulating) and old.dampening):
+        return None
+    shorter = not isinstance(old, Muon) and isinstance(old.step, str)
+    if old.momentum != 0 and (variant.retention.uses_step or not shorter):
+        return None
+    return variant.replace(algorithm=old.model_copy(update={"dampening": False}))
+
+
+@identity(
+    "rows of one entry have one column: per input is per head",
+    memory="vector",
+    retention={"kind": "l2", "per": "input", "retention": "learned"},
+    algorithm={"kind": "gd", "per": "input", "step": "learned"},
+)
+def _(variant: Variant) -> Variant | None:
+    changed = {
+        axis: component.model_copy(update={"per": "head"})
+        for axis, component in variant.axes().items()
+        if getattr(component, "per", "head") == "input" and variant.memory.rows_of_one
+    }
+    return variant.replace(**changed) if changed else None
 
 
 @identity(
@@ -266,9 +319,9 @@ def _(variant: Variant) -> Variant | None:
     changed = {
         axis: component.model_copy(update={"per": "head"})
         for axis, component, coefficients in variant.coefficients_by_axis()
-        if coefficients
-        and all(c.fixed for c in coefficients)
-        and getattr(component, "per", "head") != "head"
+        if getattr(component, "per", "head") != "head"
+        and any(c.per != "head" for c in coefficients)
+        and all(c.fixed for c in coefficients if c.per != "head")
     }
     return variant.replace(**changed) if changed else None
 

@@ -83,8 +83,8 @@ def solver_needs_a_linear_map(variant: Variant) -> str | None:
     if variant.memory.is_map and variant.bias.quadratic:
         return None
     return (
-        f"{variant.algorithm.kind} solves linear least squares, which {variant.memory.kind} "
-        f"with {variant.bias.kind} is not"
+        f"{variant.algorithm.kind} has the closed form of least squares on W x, not one for "
+        f"{variant.memory.kind} with {variant.bias.kind}"
     )
 
 
@@ -111,6 +111,17 @@ def curvature_is_shared_by_rows(variant: Variant) -> str | None:
         f"{variant.algorithm.kind} keeps one curvature for all rows, so {variant.retention.kind} "
         f"retention is per head, not per {min(sides)}"
     )
+
+
+@rule
+def sums_have_no_step(variant: Variant) -> str | None:
+    """What decays by a step of the memory says nothing of sums of pairs."""
+    if variant.algorithm.accumulates and variant.retention.uses_step:
+        return (
+            f"{variant.algorithm.kind} keeps sums of pairs and takes no step from an old memory, "
+            f"as {variant.retention.kind} retention does: its own regulariser is damping"
+        )
+    return None
 
 
 @rule
@@ -149,10 +160,6 @@ def features_are_wider_than_values(variant: Variant) -> str | None:
 @rule
 def memory_can_leave_its_start(variant: Variant) -> str | None:
     """A zero of the gradient is a start that is never left."""
-    from miras_search.memory.base import ParametricMemory
-
-    memory = variant.memory
-    stuck = isinstance(memory, ParametricMemory) and not memory.learns_from_zero
-    if stuck and variant.initial_memory == "zero":
-        return f"{memory.kind} started at zero has no gradient and never learns"
+    if variant.initial_memory == "zero" and not (variant.memory.grows or variant.learns_from_zero):
+        return f"{variant.memory.kind} started at zero has a matrix without a gradient"
     return None

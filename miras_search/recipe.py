@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path as File
@@ -18,6 +19,7 @@ from miras_search.node_parsing import parse_field
 from miras_search.nodes import Choices, Fixed, Range
 from miras_search.space import Space
 from miras_search.space_file import KEYS as SPACE_KEYS
+from miras_search.space_file import located
 from miras_search.tasks.base import Task
 from miras_search.yaml_file import Document, Override, dump
 
@@ -65,7 +67,7 @@ class Recipe(BaseModel):
         "log_uniform", 1e-3, 3e-2
     )
     """Peak learning rate; a list or a range is searched together with the space."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     """Of AdamW, on matrices."""
     warmup: Fraction = 0.1
     """Fraction of the steps in which the learning rate rises to its peak."""
@@ -210,11 +212,16 @@ def load_pair(
     except UserError as error:
         problems += error.problems
     if space is not None and recipe is not None:
+        documents = [
+            Document.load(located(space_file), routed["space"]),
+            Document.load(recipe_file, routed["recipe"]),
+        ]
+        problems += _unshared(space, recipe, *documents)
         try:
-            _check_size(space, recipe)
+            _check_layers(space, recipe)
             recipe.check_data()
         except InvalidValues as error:
-            problems += Document.load(recipe_file, routed["recipe"]).problems(error)
+            problems += documents[1].problems(error)
         if not problems:
             return space, recipe
     raise UserError(problems)
@@ -232,16 +239,28 @@ def _owner(override: Override) -> str:
     raise UserError(f"command line '{override.text}': {parsing.unknown_key(key, known)}")
 
 
-def _check_size(space: Space, recipe: Recipe) -> None:
-    """Refuse a width that the heads of the space cannot share, and too few layers."""
+def _check_layers(space: Space, recipe: Recipe) -> None:
+    """Refuse fewer layers than a macro architecture has."""
     for macro in space.values("macro"):
         if isinstance(macro, Macro) and macro.depth > recipe.size.layers:
             told = f"{recipe.size.layers} are too few for {macro}: expected at least {macro.depth}"
             raise InvalidValues([(("size", "layers"), told)])
-    width = recipe.size.width
-    bad = [heads for heads in space.values("heads") if width % heads]
-    if bad:
-        down, up = (width // bad[0] * bad[0], (width // bad[0] + 1) * bad[0])
+
+
+def _unshared(
+    space: Space, recipe: Recipe, space_document: Document, recipe_document: Document
+) -> list[str]:
+    """What to say of numbers of heads that cannot share the width: at the width where it is
+    written, or else at the heads."""
+    width, every = recipe.size.width, space.values("heads")
+    bad = ", ".join(str(heads) for heads in every if width % heads)
+    if not bad:
+        return []
+    if "width" in (recipe_document.data.get("size") or {}) or "heads" not in space_document.data:
+        unit = math.lcm(*every)
+        down, up = (width // unit * unit, (width // unit + 1) * unit)
         near = f"{down} or {up}" if down else f"{up}"
-        told = f"{width} cannot be shared by {bad[0]} heads: expected a multiple, such as {near}"
-        raise InvalidValues([(("size", "width"), told)])
+        told = f"{width} cannot be shared by {bad} heads: expected a multiple, such as {near}"
+        return recipe_document.problems(InvalidValues([(("size", "width"), told)]))
+    told = f"{bad} heads cannot share the width {width}: expected divisors, or another size.width"
+    return space_document.problems(InvalidValues([(("heads",), told)]))

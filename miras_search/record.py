@@ -84,8 +84,9 @@ class TrialRecord(BaseModel, frozen=True):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            why = str(error).splitlines()[0]
-            raise UserError(f"{path}: expected the record of a trial: {why}") from None
+            why = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+            told = f"{path}: expected the record of a trial: {why}"
+            raise UserError(f"{told}. Without the file, resume runs the trial again") from None
 
 
 def write_whole(path: Path, text: str) -> None:

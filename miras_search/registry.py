@@ -59,7 +59,12 @@ def _load() -> None:
         for module in pkgutil.iter_modules(root.__path__):
             importlib.import_module(f"{root.__name__}.{module.name}")
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        entry.load()
+        try:
+            entry.load()
+        except Exception as error:
+            package = entry.dist.name if entry.dist else "a package"
+            told = f"{package}: its components '{entry.value}' cannot be loaded"
+            raise UserError(f"{told}: {type(error).__name__}: {error}") from error
 
 
 def kinds(group: str) -> dict[str, type[Component]]:

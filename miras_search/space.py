@@ -84,6 +84,8 @@ class Space:
 
     name: str
     parts: tuple[Part, ...]
+    source: str | None = None
+    """Where it comes from: for a published model, its paper and equation."""
 
     @classmethod
     def load(cls, file: str | File, overrides: Iterable[str | Override] = ()) -> Space:
@@ -109,10 +111,10 @@ class Space:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values without includes and unions of names: `from_dict` reads them back."""
+        about = {"name": self.name} | ({"source": self.source} if self.source else {})
         if len(self.parts) == 1:
-            return {"name": self.name, **self.parts[0].plain()}
-        union = [{"name": part.label, **part.plain()} for part in self.parts]
-        return {"name": self.name, "union": union}
+            return about | self.parts[0].plain()
+        return about | {"union": [{"name": p.label, **p.plain()} for p in self.parts]}
 
     def to_yaml(self) -> str:
         """One file with everything that was included: `load` gives an equal space."""
@@ -121,7 +123,8 @@ class Space:
     @cached_property
     def digest(self) -> str:
         """Twelve hex digits, equal for spaces that ask the same questions in the same order."""
-        content = self.to_dict() | {"name": None}
+        content = {**self.to_dict(), "name": None}
+        content.pop("source", None)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     @cached_property

@@ -18,27 +18,39 @@ from miras_search.variant import Variant
 from miras_search.where import Rule
 from miras_search.yaml_file import Document, Override
 
-SHIPPED = File(__file__).resolve().parent.parent / "spaces"
-"""Where a space is looked for that is not beside the file that names it."""
+_HERE = File(__file__).resolve().parent
+SHIPPED = next(f for f in (_HERE / "spaces", _HERE.parent / "spaces") if f.is_dir())
+"""Where a space is looked for that is not beside the file that names it: inside the installed
+package, beside it in a checkout."""
 PUBLISHED = SHIPPED / "published"
 """Models of the literature, each a space of size one."""
 
-COMPOSITION = ("name", "include", "union", "where")
+COMPOSITION = ("name", "source", "include", "union", "where")
 KEYS = (*COMPOSITION, *Variant.model_fields)
 """The top-level keys of a space."""
 
 
 def load(file: str | File, overrides: Iterable[str | Override] = ()) -> Space:
     """See `Space.load`."""
+    file = located(file)
+    document = Document.load(file, overrides)
+    return _space(_Source(document.data, document, stack=(file.resolve(),)), file.stem)
+
+
+def located(file: str | File) -> File:
+    """The file that is meant; a bare name such as "yaad" is a shipped one.
+
+    Raises:
+        UserError: there is no shipped space of this name.
+    """
     file = File(file)
     if not file.exists() and file.parent == File() and not file.suffix:
         shipped = {f.stem: f for folder in (PUBLISHED, SHIPPED) for f in folder.glob("*.yaml")}
         if file.name not in shipped:
             told = f"neither a file nor a shipped space: {nearest(file.name, shipped)}"
             raise UserError(f"{file}: {told}")
-        file = shipped[file.name]
-    document = Document.load(file, overrides)
-    return _space(_Source(document.data, document, stack=(file.resolve(),)), file.stem)
+        return shipped[file.name]
+    return file
 
 
 def from_dict(data: Mapping[str, Any], name: str) -> Space:
@@ -87,7 +99,8 @@ def _space(source: _Source, name: str) -> Space:
         if draft.label in [other.label for other in drafts[:i]]:
             reader.tell(source, (("union",), f"two sub-spaces are called '{draft.label}'"))
     if not reader.problems:
-        space = Space(source.data.get("name", name), tuple(draft.part() for draft in drafts))
+        data, parts = source.data, tuple(draft.part() for draft in drafts)
+        space = Space(data.get("name", name), parts, data.get("source"))
         try:
             space.require_feasible()
             return space
@@ -142,7 +155,7 @@ class _Reader:
                     draft.nodes[key] = _node(key, value, place)
                 elif key not in COMPOSITION:
                     raise InvalidValues([(place, parsing.unknown_key(key, KEYS))])
-                elif key == "name" and not (isinstance(value, str) and value):
+                elif key in ("name", "source") and not (isinstance(value, str) and value):
                     raise InvalidValues([(place, f"expected text, got {value!r}")])
             except InvalidValues as error:
                 self.problems += source.document.problems(error)

@@ -14,10 +14,15 @@ def caution(variant: Variant) -> str | None:
     Keys are taken to have unit length, as `qk_norm` gives them.
     """
     simplest = variant.canonical
-    algorithm = simplest.algorithm
-    if simplest.memory.grows or algorithm.bounded or getattr(algorithm, "clip", None) is not None:
+    algorithm, choices = simplest.algorithm, simplest.axes().values()
+    if simplest.memory.grows:
         return None
-    why = next(filter(None, (choice.steep for choice in simplest.axes().values())), None)
-    if why is None:
+    if why := next(filter(None, (choice.fragile for choice in choices)), None):
+        return why
+    if any(c.fixed and c.neutral == 1 and float(c.source) < c.low for c in variant.coefficients()):
+        return "a deep memory that is forgotten so fast leaves its norm nothing to divide by"
+    if algorithm.bounded or getattr(algorithm, "clip", None) is not None:
         return None
-    return f"{why}, so no step is stable for values of every size: clip bounds each write"
+    if why := next(filter(None, (choice.steep for choice in choices)), None):
+        return f"{why}, so no step is stable for values of every size: clip bounds each write"
+    return None

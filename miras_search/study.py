@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import secrets
 import signal
 import threading
@@ -165,13 +166,14 @@ class Study:
     def tell(self, record: TrialRecord) -> None:
         """Take the result of a trial, and bring the files people read up to date."""
         trial = self._live.pop(record.number)
-        for point in record.curve:
-            trial.report(point.score, point.step)
-        if record.score is None:
-            trial.set_user_attr("reason", f"{record.state}: {record.reason}")
-            self._optuna.tell(trial, state=TrialState.FAIL)
-        else:
-            self._optuna.tell(trial, record.score)
+        if not self._told(trial):
+            for point in record.curve:
+                trial.report(point.score, point.step)
+            if record.score is None:
+                trial.set_user_attr("reason", f"{record.state}: {record.reason}")
+                self._optuna.tell(trial, state=TrialState.FAIL)
+            else:
+                self._optuna.tell(trial, record.score)
         self.records.append(record)
         self.publish()
 
@@ -224,6 +226,10 @@ class Study:
         self._live[number] = trial
         return spec
 
+    def _told(self, trial: optuna.Trial) -> bool:
+        """Whether the journal has the result already: a trial runs again if its record was lost."""
+        return self._optuna.trials[trial.number].state.is_finished()
+
     def _refuse(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("refused", reason)
         self._optuna.tell(trial, state=TrialState.FAIL)
@@ -257,7 +263,9 @@ class Study:
 def study_name(space: Space, recipe: Recipe) -> str:
     """Readable, and different as soon as anything that decides a result differs."""
     told = sha256(f"{space.digest} {recipe.digest}".encode()).hexdigest()[:6]
-    return f"{space.name}-{recipe.name}-{told}"
+    # A name is for people and may be anything; a folder below runs/ may not.
+    plain = re.sub(r"[^A-Za-z0-9_]+", "-", f"{space.name}-{recipe.name}").strip("-")
+    return f"{plain[:80]}-{told}"
 
 
 def total_trials(space: Space, recipe: Recipe) -> int:

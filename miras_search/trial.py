@@ -123,7 +123,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         warnings.catch_warnings(),
         wandb_log.trial_run(spec, variant, recipe, cost) as log,
     ):
-        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", module="lightning|torchmetrics")
 
         def point(reached: Point) -> None:
             log.point(reached)

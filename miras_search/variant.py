@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -119,9 +120,14 @@ class Variant(BaseModel, frozen=True):
             return []
         return [
             ("bias", self.bias, self.bias.coefficients()),
-            ("retention", self.retention, self.retention.coefficients()),
+            ("retention", self.retention, tuple(map(self._kept, self.retention.coefficients()))),
             ("algorithm", self.algorithm, self.algorithm.coefficients(self.anchor_every)),
         ]
+
+    def _kept(self, c: Coefficient) -> Coefficient:
+        """A coefficient of the gate that keeps what the memory needs."""
+        least = self.memory.least_kept if c.neutral == 1 else c.low
+        return replace(c, low=max(c.low, least))
 
     def coefficients(self) -> tuple[Coefficient, ...]:
         """The per-token numbers the memory wants, fixed ones included."""
@@ -135,6 +141,11 @@ class Variant(BaseModel, frozen=True):
         from miras_search.bias.dot import Dot
 
         return Dot()
+
+    @property
+    def learns_from_zero(self) -> bool:
+        """Whether every matrix of a parametric memory has a gradient at a state of zero."""
+        return getattr(self.memory, "learns_from_zero", False) or not self.retention.shows_zero
 
     @property
     def gradient_is_constant(self) -> bool:

@@ -222,14 +222,15 @@ def update(variant, old, gates, grad, h):
     ridged = gate.kind == "l2_local_global" or (
         gate.kind == "elastic_net" and gate.form == "proximal"
     )
+    if getattr(algorithm, "average", False):
+        step = step / variant.anchor_every
     kept = gates.get("retention", 1.0)
     if ridged:
         kept = 1 / (1 + step * gates["ridge"])
         step = step * kept
     if gate.kind not in RETENTIONS:
-        kept, step = gate.retain(gates), step * gate.write(gates)
-    if getattr(algorithm, "average", False):
-        step = step / variant.anchor_every
+        given = gates | {"step": step}
+        kept, step = gate.retain(given), step * gate.write(given)
     damp = 1 - gates["momentum"] if getattr(algorithm, "dampening", False) else 1.0
     a = old["weights"]
     match algorithm.kind:

@@ -248,6 +248,60 @@ def test_gate_starts_at_its_initial_value_and_stays_inside(c: Coefficient, dtype
         assert moves == (c.source == "data")
 
 
+def gates_of(algorithm, retention="l2", chunk=4):
+    """The gates of a layer for large inputs, so that they come near their ends; and the variant."""
+    variant = Variant.from_dict(
+        {"memory": "mlp", "bias": "l2", "retention": retention, "algorithm": algorithm}
+        | {"chunk": chunk, "heads": 2}
+    )
+    torch.manual_seed(0)
+    gates = Mixer(variant, 8).double().gates
+    return gates(40 * torch.randn(3, 50, 8, dtype=torch.float64)), variant
+
+
+@pytest.mark.parametrize("per", ["head", "channel"])
+@pytest.mark.parametrize(("order", "factors"), [(1, 1), (2, 3)])
+def test_a_step_ends_earlier_beside_momentum(order, factors, per):
+    values, variant = gates_of({"kind": "momentum", "order": order, "per": per})
+    (step,) = (c for c in variant.coefficients() if c.name == "step")
+    suffix = "" if per == "head" else ".W1"
+    share = values[f"step{suffix}"] / (1 - values[f"momentum{suffix}"]) ** factors / step.high
+    assert 0 < share.min() < 0.1
+    assert 0.9 < share.max() < 1
+
+
+def test_a_step_along_an_orthogonal_sum_does_not_see_momentum():
+    values, variant = gates_of("muon")
+    (step,) = (c for c in variant.coefficients() if c.name == "step")
+    fast = values["momentum"] > 0.99
+    assert fast.any()
+    assert values["step"][fast].max() > 0.5 * step.high
+
+
+def test_the_mean_of_squares_forgets_no_faster_than_the_mean():
+    values, _ = gates_of("adam")
+    assert (values["second"] >= values["momentum"]).all()
+    assert values["momentum"].max() > 0.9
+    assert values["second"].max() < 0.999
+
+
+def test_a_gate_acts_at_the_first_write_of_a_token_alone():
+    values, _ = gates_of({"kind": "multi_step", "n": 3})
+    assert values["retention"].shape == (3, 150, 2)
+    assert (values["retention"].unflatten(1, (50, 3))[:, :, 1:] == 1).all()
+    assert (values["retention"].unflatten(1, (50, 3))[:, :, 0] < 1).all()
+
+
+@pytest.mark.parametrize("algorithm", ["gd", "momentum", "nesterov", "muon", "adam"])
+def test_the_steps_of_a_window_are_shorter_by_its_length(algorithm):
+    ends = []
+    for window in (1, 8):
+        chosen = {"kind": algorithm, "window": window}
+        _, variant = gates_of(chosen, chunk=16)
+        ends += [c.high for c in variant.coefficients() if c.name == "step"]
+    assert ends[0] == pytest.approx(8 * ends[1])
+
+
 def test_channel_gates_are_own_to_each_matrix_and_of_low_rank():
     variant = DEEP.replace(retention=registry.find("retention", "l2")(per="channel"), gate_rank=3)
     mixer = Mixer(variant, 8)

@@ -37,7 +37,6 @@ def test_ray_listens_on_loopback_alone(tmp_path: Path) -> None:
 
     out = tmp_path / "out"
     arguments = ("sweep", *write(tmp_path), f"out={out}", "executor=ray", "steps=400", "trials=2")
-    before = {p.pid for p in psutil.process_iter()}
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -47,7 +46,7 @@ def test_ray_listens_on_loopback_alone(tmp_path: Path) -> None:
             if process.poll() is not None:
                 break
             time.sleep(0.2)
-        mine = [p for p in psutil.process_iter() if p.pid not in before]
+        mine = psutil.Process(process.pid).children(recursive=True)
         listening = {
             c.laddr.ip
             for p in mine

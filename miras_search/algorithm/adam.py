@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from miras_search.algorithm.descent import EPSILON, Windowed
@@ -25,12 +26,12 @@ class Adam(Windowed):
     )
     source: ClassVar[str] = "Kingma and Ba 1412.6980, algorithm 1"
     linear: ClassVar[bool] = False
-    bounded: ClassVar[bool] = True
 
     momentum: Share = "data"
     """Factor on the past mean of gradients."""
     second: Share = "learned"
-    """Factor on the past mean of squared gradients."""
+    """Factor on the past mean of squared gradients. Projected or learned it lies between that on
+    the mean and 0.999: outside, a move has no useful bound."""
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -43,12 +44,22 @@ class Adam(Windowed):
     def coefficients(self, chunk: int) -> tuple[Coefficient, ...]:
         return (
             *super().coefficients(chunk),
-            self._moment("momentum", self.momentum, initial=0.5),
-            self._moment("second", self.second, initial=0.9),
+            self._moment("momentum", self.momentum, initial=0.5, high=0.99),
+            replace(self._moment("second", self.second, initial=0.9, high=0.999), above="momentum"),
         )
 
-    def _moment(self, name: str, source: Share, initial: float) -> Coefficient:
-        return Coefficient(name=name, source=source, low=0, high=1, initial=initial, per=self.per)
+    @property
+    def steep(self) -> str | None:
+        if isinstance(self.second, str):
+            return None
+        if not isinstance(self.momentum, str) and self.momentum**2 <= self.second:
+            return None
+        return "the mean of squares may forget faster than the mean"
+
+    def _moment(self, name: str, source: Share, initial: float, high: float) -> Coefficient:
+        return Coefficient(
+            name=name, source=source, low=0, high=high, initial=initial, per=self.per
+        )
 
     def sums(
         self,

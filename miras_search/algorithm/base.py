@@ -105,8 +105,8 @@ class Algorithm(Component):
             ),
         )
 
-    def scale(self, squared: Tensor, h: Tensor, gates: Mapping[str, Tensor]) -> Tensor | float:
-        """The factor on one token's gradient u h^T, from its squared norm `[..., 1, 1]`, from what
+    def scale(self, norm: Tensor, h: Tensor, gates: Mapping[str, Tensor]) -> Tensor | float:
+        """The factor on one token's gradient u h^T, from its norm `[..., 1, 1]`, from what
         entered the matrix, h `[..., 1, in]`, and from the gates: `[..., 1 or out, 1]`.
         """
         return 1.0

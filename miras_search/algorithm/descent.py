@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from miras_search.algorithm.base import Algorithm, stable_step
-from miras_search.component import Coefficient, Share, Unit
+from miras_search.component import Coefficient, Share, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,13 +49,12 @@ class Descent(Algorithm):
     def steps(self, chunk: int) -> float:
         return 1 / chunk if self.average else 1.0
 
-    def scale(self, squared: Tensor, h: Tensor, gates: Mapping[str, Tensor]) -> Tensor | float:
+    def scale(self, norm: Tensor, h: Tensor, gates: Mapping[str, Tensor]) -> Tensor | float:
         factor: Tensor | float = 1.0
         if self.normalize:
             factor = 1 / (h.square().sum(-1, keepdim=True) + EPSILON)
         if self.clip is not None:
-            size = squared * factor * factor
-            factor = factor * self.clip * size.clamp(min=self.clip**2).rsqrt()
+            factor = factor * self.clip / (norm * factor).clamp(min=self.clip)
         return factor
 
 
@@ -68,7 +67,7 @@ class Windowed(Descent):
 
     window: Annotated[int, Field(ge=1, le=64)] = 1
     """Tokens; 1 is the token itself."""
-    importance: Unit = "data"
+    importance: Source | Annotated[float, Field(gt=0, le=1)] = "data"
     """Weight of each token in a window longer than 1."""
 
     @property
@@ -98,7 +97,7 @@ class Accumulating(Windowed):
 
     momentum: Share = "data"
     """Factor on the past sum. A gradient acts 1 / (1 - momentum) times, so a projected step ends at
-    1 - momentum times what is stable without (see `Coefficient.beside`)."""
+    1 - momentum times what is stable without it (see `lags`)."""
     dampening: bool = False
     """Scale what is added to the sum by 1 - momentum, so that it is an average."""
 
@@ -107,9 +106,14 @@ class Accumulating(Windowed):
             name="momentum", source=self.momentum, low=0, high=1, initial=0.5, per=self.per
         )
         step, *others = super().coefficients(chunk)
-        if not self.dampening and self.momentum != 0:
-            step = replace(step, beside="momentum")
+        if self.momentum != 0:
+            step = replace(step, beside=("momentum",) * (self.lags - self.dampening))
         return (step, *others, momentum)
+
+    @property
+    def lags(self) -> int:
+        """How many factors 1 - momentum keep the largest stable step stable."""
+        return 1
 
     def notes(self) -> list[str]:
         return super().notes() + (["what S_t adds times 1 - b_t"] if self.dampening else [])

@@ -38,7 +38,7 @@ class Implicit(Algorithm):
         """Any step is stable, unless gradients of a chunk add up."""
         return math.inf if chunk == 1 else super().limit(chunk)
 
-    def scale(self, squared: Tensor, h: Tensor, gates: Mapping[str, Tensor]) -> Tensor | float:
+    def scale(self, norm: Tensor, h: Tensor, gates: Mapping[str, Tensor]) -> Tensor | float:
         return 1 / (1 + (gates["step"] * h.square()).sum(-1, keepdim=True))
 
     def transition(self, retain: Tensor | float, gates: Mapping[str, Tensor]) -> Transition:

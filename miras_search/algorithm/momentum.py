@@ -36,6 +36,13 @@ class Momentum(Accumulating):
         return second + super().notes()
 
     @property
+    def lags(self) -> int:
+        """A sum of sums acts 1 / (1 - momentum)^2 times and late, which costs a third factor: near
+        its limit the recurrence of order 2 is z (z + d)^2 = -e for d = 1 - b, stable below 2 d^3.
+        """
+        return 1 if self.order == 1 else 3
+
+    @property
     def slots(self) -> tuple[str, ...]:
         return ("weights", "momentum", "momentum2")[: 1 + self.order]
 

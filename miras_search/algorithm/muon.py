@@ -41,7 +41,7 @@ class Muon(Accumulating):
     def coefficients(self, chunk: int) -> tuple[Coefficient, ...]:
         """As of a running sum, but that its size does not count: it is made orthogonal."""
         step, *others = super().coefficients(chunk)
-        return (replace(step, beside=None), *others)
+        return (replace(step, beside=()), *others)
 
     def limit(self, chunk: int) -> float:
         """A quarter of what a gradient step may be: every write has unit size, however little there
@@ -68,6 +68,7 @@ def newton_schulz(x: Tensor) -> Tensor:
     """About U V^T for x = U S V^T, `[..., out, in]`."""
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
+    x = x / x.detach().abs().amax((-2, -1), keepdim=True).clamp(min=1)  # squares stay finite
     x = x * (x.square().sum((-2, -1), keepdim=True) + TINY).rsqrt()
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):

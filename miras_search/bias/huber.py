@@ -26,13 +26,13 @@ class Huber(Bias):
     """Three ways to bound the pull of a residual r larger than the threshold `delta`.
 
     `coordinate` clips every channel, `norm` clips the length of r and keeps its direction,
-    `mixture` (Yaad) writes delta times the sign of r once ||r|| exceeds delta; its gradient
-    jumps there, as printed.
+    `mixture` (Yaad) writes delta times the sign of r once ||r|| exceeds delta, the sign being
+    r / sqrt(r^2 + 1e-6); its gradient jumps there, as printed.
     """
 
     kind: ClassVar[str] = "huber"
     equation: ClassVar[str] = (
-        "grad l = r if ||r|| <= d, else d sign(r) (mixture) or d r / ||r|| (norm); "
+        "grad l = r if ||r|| <= d, else d r / sqrt(r^2 + 1e-6) (mixture) or d r / ||r|| (norm); "
         "clip(r, -d, d) (coordinate);  r = M(k) - v"
     )
     source: ClassVar[str] = "MIRAS 2504.13173, eq 13-16 and 26"
@@ -55,7 +55,7 @@ class Huber(Bias):
             case "norm":
                 told = "r min(1, d / ||r||)"
             case "mixture":
-                told = "r if ||r|| <= d, else d sign(r)"
+                told = "r if ||r|| <= d, else d r / sqrt(r^2 + 1e-6) in each channel"
         return f"grad l = {told},  r = M(k) - v"
 
     def coefficients(self) -> tuple[Coefficient, ...]:

@@ -26,7 +26,7 @@ class Lp(Bias):
     equation: ClassVar[str] = "l = 1/p ||M(k) - v||_p^p"
     source: ClassVar[str] = "MIRAS 2504.13173, eq 10-12"
 
-    p: Annotated[float, Field(ge=1, le=8)] = 3.0
+    p: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 3.0
 
     @property
     def steep(self) -> str | None:
@@ -34,9 +34,10 @@ class Lp(Bias):
 
     @property
     def formula(self) -> str:
-        return self.equation.replace("1/p", f"1/{self.p:g}").replace(
+        told = self.equation.replace("1/p", f"1/{self.p:g}").replace(
             "_p^p", f"_{self.p:g}^{self.p:g}"
         )
+        return told + (", |x| being sqrt(x^2 + 1e-6)" if self.p < 2 else "")
 
     def loss(self, pred: Tensor, target: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         r = pred - target

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from miras_search.lower.call import Gates
     from miras_search.variant import Variant
 
+TINY = 1e-30
+"""Under the root of a squared length, whose derivative at zero is then zero."""
+
 
 def writes(
     variant: Variant,
@@ -62,6 +65,12 @@ def writes(
 
 def scaled(variant: Variant, u: Tensor, h: Tensor, gates: Gates) -> Tensor:
     """u with the algorithm's factor on each write."""
-    squared = u.square().sum(-1, keepdim=True) * h.square().sum(-1, keepdim=True)
-    factor = variant.algorithm.scale(squared[..., None], h[..., None, :], gates)
+    norm = length(u) * length(h)
+    factor = variant.algorithm.scale(norm[..., None], h[..., None, :], gates)
     return factor[..., 0] * u if isinstance(factor, torch.Tensor) else factor * u
+
+
+def length(x: Tensor) -> Tensor:
+    """The norm of vectors `[..., n]`, `[..., 1]`: finite wherever x is, and smooth at zero."""
+    largest = x.detach().abs().amax(-1, keepdim=True).clamp(min=1)
+    return largest * ((x / largest).square().sum(-1, keepdim=True) + TINY).sqrt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,6 @@ import torch
 from miras_search.memory.base import GrowingMemory, ParametricMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
     from miras_search.component import Coefficient
@@ -107,6 +106,10 @@ def prepare(
     Raises:
         ValueError: a tensor is missing, unknown or of another shape than expected.
     """
+    for name, mapping in (("gates", gates), ("weights", {} if weights is None else weights)):
+        if not isinstance(mapping, Mapping):
+            told = f"{name} is a {type(mapping).__name__}: expected a mapping from names to tensors"
+            raise ValueError(told)
     given = _named({"q": q, "k": k, "v": v}, gates, weights or {}, state)
     batch, tokens, heads, key_width = _shape("k", k, 4)
     value_width = _shape("v", v, 4)[-1]
@@ -187,10 +190,10 @@ def prepare(
 
 def _applied(variant: Variant, gates: Gates) -> Gates:
     """The gates of a matrix with `RETAIN`, and with the step as it is applied."""
-    step = gates["step"]
+    step = gates["step"] * variant.algorithm.steps(variant.anchor_every)
+    gates = gates | {"step": step}
     retain = torch.as_tensor(variant.retention.retain(gates), dtype=step.dtype, device=step.device)
-    factor = variant.retention.write(gates) * variant.algorithm.steps(variant.anchor_every)
-    return gates | {"step": step * factor, RETAIN: retain}
+    return gates | {"step": step * variant.retention.write(gates), RETAIN: retain}
 
 
 def _start(
@@ -204,14 +207,12 @@ def _start(
     given = dict(weights or {})
     if unknown := set(given) - set(shapes):
         raise ValueError(f"unknown weights {sorted(unknown)}: expected {sorted(shapes)}")
-    memory = variant.memory
-    from_zero = isinstance(memory, ParametricMemory) and memory.learns_from_zero
     tensors: dict[str, Tensor] = {}
     for matrix, (out, width) in shapes.items():
         if matrix in given:
             _expect(f"weights['{matrix}']", given[matrix], (heads, out, width))
             start = variant.retention.start(given[matrix]).expand(batch, heads, out, width)
-        elif from_zero:
+        elif variant.learns_from_zero:
             start = k.new_zeros(batch, heads, out, width)
         else:
             raise ValueError(f"weights lacks '{matrix}': expected {(heads, out, width)}")
@@ -268,7 +269,8 @@ def _named(
     given |= {f"state['{n}']": t for n, t in (state.tensors if state else {}).items()}
     for name, tensor in given.items():
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            raise ValueError(f"{name}: expected a floating-point tensor, got {type(tensor)}")
+            got = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise ValueError(f"{name}: expected a floating-point tensor, got {got}")
     return given
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import grad
 
 from miras_search.lower import window
+from miras_search.lower.anchored import length
 from miras_search.lower.call import RETAIN, WINDOW, Call, Gates, State
 from miras_search.memory.base import GrowingMemory, ParametricMemory
 
@@ -90,11 +91,11 @@ def _gradients(
     for i, (k, v) in enumerate(zip(keys, values, strict=True)):
         gradient, h = inner_gradient(variant, anchor, k, v, _now(next(bias_gates)))
         for m, g in gradient.items():
-            squared = g.square().sum((-2, -1), keepdim=True)
+            norm = length(g.flatten(-2))[..., None]
             weight = window.importance_of(tokens, call, m)
             if isinstance(weight, Tensor) and weight.dim():
                 weight = weight[:, :, i, :, None]
-            scale = variant.algorithm.scale(squared, h[m], _now(gates[m]))
+            scale = variant.algorithm.scale(norm, h[m], _now(gates[m]))
             total[m] = weight * scale * g + total.get(m, 0.0)
     return total, h
 

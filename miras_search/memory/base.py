@@ -21,9 +21,11 @@ class Memory(Component):
     grows: ClassVar[bool]
     """The state grows with every token, and there is nothing for an inner optimiser to update."""
     linear: ClassVar[bool]
-    """Whether M is linear in its one matrix W, so that only the bias makes a gradient look at W."""
+    """Whether M is affine in its one matrix W, so that only the bias makes a gradient look at W."""
     is_map: ClassVar[bool] = False
     """M(x; W) = W x for one matrix W."""
+    least_kept: ClassVar[float] = 0.0
+    """The least retention that a gate may project: below, the memory has no stable step."""
     rows_of_one: ClassVar[bool] = False
     """Whether the rows of its matrix have a single entry."""
     preferred_qk_norm: ClassVar[str] = "l2"

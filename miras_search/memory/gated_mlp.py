@@ -8,6 +8,7 @@ from pydantic import Field
 
 from miras_search.memory.base import ParametricMemory
 from miras_search.memory.mlp import (
+    LEAST_KEPT,
     Activation,
     Form,
     activation,
@@ -45,6 +46,10 @@ class GatedMlp(ParametricMemory):
     @property
     def steep(self) -> str | None:
         return form_steep(self.form)
+
+    @property
+    def least_kept(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return LEAST_KEPT if self.form == "residual_norm" else 0.0
 
     @property
     def learns_from_zero(self) -> bool:

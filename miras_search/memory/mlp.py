@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LEAST_KEPT = 0.5
+"""Of matrices whose product is normalised: forgotten faster, the norm divides by nothing."""
+
 Activation = Literal["gelu", "silu", "relu"]
 Form = Literal["residual_norm", "residual", "plain"]
 """x + LN(f(x)), x + f(x) or f(x); LN has neither scale nor shift."""
@@ -32,12 +35,15 @@ class Mlp(ParametricMemory):
     kind: ClassVar[str] = "mlp"
     equation: ClassVar[str] = "M(x) = x + LN(W2 gelu(W1 x))"
     source: ClassVar[str] = "Titans 2501.00663, section 3.1 and camera-ready; MIRAS 2504.13173"
-    linear: ClassVar[bool] = False
 
     depth: Annotated[int, Field(ge=1, le=4)] = 2
     expansion: Annotated[int, Field(ge=1, le=1024)] = 4
     activation: Activation = "gelu"
     form: Form = "residual_norm"
+
+    @property
+    def linear(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.depth == 1 and self.form != "residual_norm"
 
     @property
     def formula(self) -> str:
@@ -49,6 +55,10 @@ class Mlp(ParametricMemory):
     @property
     def steep(self) -> str | None:
         return form_steep(self.form) if self.depth > 1 else None
+
+    @property
+    def least_kept(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return LEAST_KEPT if self.form == "residual_norm" and self.depth > 1 else 0.0
 
     @property
     def learns_from_zero(self) -> bool:

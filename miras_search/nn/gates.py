@@ -100,17 +100,18 @@ class Gates(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x `[B, T, D]` to gates by name."""
         values = {name: gate(x) for name, gate in zip(self.names, self.gates, strict=True)}
-        return {name: g * self._room(name, values) for name, g in values.items()}
+        return {name: self._between(name, g, values) for name, g in values.items()}
 
-    def _room(self, name: str, values: dict[str, Tensor]) -> Tensor | float:
-        """What is left of a coefficient's interval beside another one."""
+    def _between(self, name: str, value: Tensor, values: dict[str, Tensor]) -> Tensor:
+        """A coefficient in what other ones leave of its interval."""
         kind, dot, matrix = name.partition(".")
-        other = self.coefficients[kind].beside
-        if other is None:
-            return 1.0
-        taken = values.get(other + dot + matrix, values.get(other))
-        source = self.coefficients[other].source
-        return 1 - (taken if taken is not None else float(source))
+        own = self.coefficients[kind]
+
+        def other(c: str) -> Tensor | float:
+            found = values.get(c + dot + matrix, values.get(c))
+            return float(self.coefficients[c].source) if found is None else found
+
+        return own.among(value, other)
 
 
 def _logit(c: Coefficient) -> float:

@@ -36,6 +36,10 @@ class Retention(Component):
     """Whether W = A and the state moves linearly, so that a chunk has causal coefficients."""
     mixes_rows: ClassVar[bool] = False
     """Whether an entry of W depends on all of its row, so that a row of one entry is constant."""
+    shows_zero: ClassVar[bool] = True
+    """Whether a state of zero shows a memory of zero."""
+    uses_step: ClassVar[bool] = False
+    """Whether what is kept depends on the step of the algorithm."""
     kept: ClassVar[str]
     """What stands in place of `KEPT` in the update of a variant."""
 

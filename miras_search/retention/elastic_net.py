@@ -40,6 +40,10 @@ class ElasticNet(Retention):
     per: Side = "head"
 
     @property
+    def uses_step(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.form == "proximal"
+
+    @property
     def formula(self) -> str:
         if self.form == "ftrl":
             return f"W = S_{{{self.sparsity:g}}}(A), a_t = 1"

@@ -25,6 +25,7 @@ class L2LocalGlobal(Retention):
     kind: ClassVar[str] = "l2_local_global"
     equation: ClassVar[str] = "a_t = 1 / (1 + e_t g_t), and every write is scaled by a_t too"
     source: ClassVar[str] = "MIRAS 2504.13173, section 4, eq 5 with a global l2 term"
+    uses_step: ClassVar[bool] = True
     kept: ClassVar[str] = KEPT
 
     ridge: Unit = "data"

@@ -63,10 +63,10 @@ class Lq(Retention):
         return f"W = sign(A) |A|^{self.conjugate - 1:g} / ||A||_{p}^{self.conjugate - 2:g}"
 
     @property
-    def steep(self) -> str | None:
-        if self.form == "printed" or self.conjugate <= 3:
-            return None
-        return f"the map of lq enlarges a step up to {self.conjugate - 1:.3g} times"
+    def fragile(self) -> str | None:
+        if self.form == "printed" and self.q > 3:
+            return "the less is left of a state, the larger is the memory that lq shows"
+        return "lq shows a step larger than it is, the more so the less is left of a state"
 
     @property
     def conjugate(self) -> float:

@@ -42,6 +42,22 @@ def check_retention(retention: Retention) -> None:
     for factor in (retention.retain(idle), retention.write(idle)):
         assert (torch.as_tensor(factor) == 1).all(), f"{retention}: its neutral values decay"
     _check_map(retention, tried)
+    zero = retention.expose(torch.zeros(OUT, IN, dtype=torch.float64))
+    shows_zero = bool((zero == 0).all())
+    assert shows_zero == retention.shows_zero, (
+        f"{retention}: a state of zero shows zero is {shows_zero}, shows_zero is "
+        f"{retention.shows_zero}"
+    )
+    longer = [gates | {"step": gates["step"] / 2} for gates in tried]
+    uses_step = any(
+        not torch.equal(torch.as_tensor(retention.retain(a)), torch.as_tensor(retention.retain(b)))
+        for a, b in zip(tried, longer, strict=True)
+    )
+    free = any(c.source == 0 for c in wanted)  # a penalty of zero leaves the step alone
+    assert uses_step == retention.uses_step or free, (
+        f"{retention}: what is kept depends on the step is {uses_step}, uses_step is "
+        f"{retention.uses_step}"
+    )
     everything = retention.linear and all((torch.as_tensor(f) == 1).all() for f in factors)
     fixed = all(c.fixed for c in wanted)
     assert everything == retention.keeps_everything or (everything and fixed and wanted), (
@@ -118,7 +134,9 @@ def _check_advance(algorithm: Algorithm, wanted: tuple[Coefficient, ...], seed: 
     ]
     h = torch.randn(*LEAD, 1, IN, generator=rng, dtype=torch.float64)
     u = torch.randn(*LEAD, OUT, 1, generator=rng, dtype=torch.float64)
-    factor = torch.as_tensor(algorithm.scale((u * h).square().sum((-2, -1), True), h, gates))
+    factor = torch.as_tensor(
+        algorithm.scale(torch.linalg.matrix_norm(u * h)[..., None, None], h, gates)
+    )
     assert factor.isfinite().all(), f"{algorithm}: the factor on a write is not finite"
     assert (factor > 0).all(), f"{algorithm}: the factor on a write is not positive"
     keeps, decays = (

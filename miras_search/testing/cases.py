@@ -158,7 +158,7 @@ def _numbers(kind: type, bounds: dict[str, Any], default: Any) -> list[Any]:
         top = low + 2 if high is None else high
         return list(range(low, top + 1)) if top - low < 5 else [low, (low + top) // 2, top]
     if high is None:
-        return [low]
+        high = 2 * default if own else low  # no end: twice what is usual
     marks = [low, default, high] if own and low < default < high else [low, high]
     between = [a + (b - a) * part for a, b in pairwise(marks) for part in (0.25, 0.75)]
     return sorted({*marks, *between})

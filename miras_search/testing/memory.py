@@ -59,12 +59,10 @@ def check_memory_facts(memory: ParametricMemory) -> None:
         _recall(memory, weights, x), x @ next(iter(weights.values())).mT
     )
     assert product == memory.is_map, f"{memory}: M(x) = W x is {product}, is_map {memory.is_map}"
-    twice = {name: 2 * w for name, w in weights.items()}
-    additive = one_matrix and torch.allclose(
-        _recall(memory, twice, x), 2 * _recall(memory, weights, x)
-    )
-    assert additive == memory.linear, (
-        f"{memory}: linear in its one matrix is {additive}, linear {memory.linear}"
+    recalled = [_recall(memory, {n: by * w for n, w in weights.items()}, x) for by in (0, 1, 2)]
+    affine = one_matrix and torch.allclose(recalled[2] - recalled[1], recalled[1] - recalled[0])
+    assert affine == memory.linear, (
+        f"{memory}: affine in its one matrix is {affine}, linear {memory.linear}"
     )
     rows = max(width for _, width in shapes.values()) == 1
     assert rows == memory.rows_of_one, f"{memory}: rows_of_one is {memory.rows_of_one}"
