@@ -264,8 +264,8 @@ def study_name(space: Space, recipe: Recipe) -> str:
     """Readable, and different as soon as anything that decides a result differs."""
     told = sha256(f"{space.digest} {recipe.digest}".encode()).hexdigest()[:6]
     # A name is for people and may be anything; a folder below runs/ may not.
-    plain = re.sub(r"[^A-Za-z0-9_]+", "-", f"{space.name}-{recipe.name}").strip("-")
-    return f"{plain[:80]}-{told}"
+    words = re.findall(r"[A-Za-z0-9_]+", f"{space.name} {recipe.name}")
+    return "-".join([*words, told])[-100:].lstrip("-")
 
 
 def total_trials(space: Space, recipe: Recipe) -> int:

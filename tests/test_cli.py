@@ -179,7 +179,10 @@ def test_list_is_the_registry() -> None:
     assert counts["all"] == math.prod(len(listed[axis]) for axis in registry.AXES)
     assert counts["legal"] == len(list(combinations()))
     assert "mqar" in json.loads(run("list", "tasks", "--json").stdout)["task"]
-    assert "yaad" in run("list", "published").stdout
+    published = json.loads(run("list", "published", "--json").stdout)
+    assert "2504.13173" in published["yaad"]["source"]
+    assert all(entry["source"] for entry in published.values())
+    assert published["atlas"]["degree"] == 2
     for axis, kinds in listed.items():
         assert all(kind in run("list").stdout for kind in kinds), axis
     assert "expansion, activation" in run("list").stdout

@@ -123,3 +123,16 @@ def test_nothing_is_converted_on_the_way(wrong):
     }
     with pytest.raises(ValueError, match="expected the dtype of q"):
         memorize(variant, x, x, **(given | {wrong: doubled[wrong]}))
+
+
+def test_what_is_no_mapping_or_no_float_is_refused_by_name():
+    variant = Variant.from_dict(
+        {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}
+    )
+    x, step = torch.ones(1, 3, 1, 2), torch.full((1, 3, 1), 0.1)
+    with pytest.raises(ValueError, match="gates is a NoneType: expected a mapping"):
+        memorize(variant, x, x, x, None, None)
+    with pytest.raises(ValueError, match="weights is a list: expected a mapping"):
+        memorize(variant, x, x, x, {"step": step}, [x])
+    with pytest.raises(ValueError, match=r"k: expected a floating-point tensor, got torch.int64"):
+        memorize(variant, x, x.long(), x, {"step": step}, None)

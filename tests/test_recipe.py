@@ -110,6 +110,15 @@ def test_a_width_that_heads_cannot_share(files):
     ]
 
 
+def test_heads_that_cannot_share_a_width_nobody_wrote(tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE.replace("[2, 4]", "{integer: [1, 7]}"))
+    (tmp_path / "recipe.yaml").write_text("task: mqar\n")
+    with pytest.raises(
+        UserError, match=r"space.yaml:\d+: heads: 3, 5, 6, 7 heads cannot share the"
+    ):
+        load_pair(tmp_path / "space.yaml", tmp_path / "recipe.yaml")
+
+
 def test_address_is_for_ray():
     with pytest.raises(UserError, match="it needs executor: ray"):
         Recipe.from_dict({"task": "mqar", "address": "host:1"})

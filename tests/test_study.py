@@ -20,7 +20,7 @@ from miras_search.errors import UserError
 from miras_search.executor import local
 from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
-from miras_search.study import Study
+from miras_search.study import Study, study_name
 from miras_search.trial import TrialSpec, outcome
 from miras_search.trial import run as run_trial
 
@@ -174,6 +174,36 @@ def test_a_finished_trial_that_was_not_told_is_not_run_again(tmp_path: Path) -> 
         assert again == second.model_copy(update={"cwd": os.getcwd()})
         assert study.best
         assert study.best.score == 0.9
+
+
+def test_a_trial_whose_record_was_lost_runs_again_under_its_number(tmp_path: Path) -> None:
+    with begin(tmp_path) as study:
+        pretend(study)
+    for number in (0, 5):
+        study.folder.record_file(number).unlink()
+    with begin(tmp_path) as study:
+        assert [spec.number for spec in pretend(study)] == [0, 5]
+        assert sorted(record.number for record in study.records) == list(range(8))
+
+
+def test_a_damaged_record_is_named_with_a_way_out(tmp_path: Path) -> None:
+    with begin(tmp_path) as study:
+        pretend(study)
+    file = study.folder.record_file(3)
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(UserError, match=r"00003.*Without the file, resume runs the trial again"):
+        begin(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../up", "/tmp/up", "a/b", "[red]x[/red] \u65e5\u672c", "..", "-"]
+)
+def test_a_study_lies_below_runs_whatever_its_name(tmp_path: Path, name: str) -> None:
+    space, recipe = load_pair(*write(tmp_path, SPACE + f"name: {json.dumps(name)}\n"))
+    folder = Path("runs") / study_name(space, recipe)
+    assert folder.parent == Path("runs")
+    assert folder.name.isascii()
+    assert not folder.name.startswith((".", "-"))
 
 
 def test_what_ran_is_what_the_record_says(tmp_path: Path) -> None:

@@ -117,6 +117,23 @@ def test_it_passes_the_shipped_conformance_suite(python):
     assert python("-c", CONFORMANCE).strip() == "conforms"
 
 
+def test_a_package_that_cannot_be_loaded_is_named(python, tmp_path):
+    broken = tmp_path / "broken-1.0.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-biases\nVersion: 1.0\n")
+    (broken / "entry_points.txt").write_text("[miras_search.components]\nb = nowhere_to_be_found\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "miras_search", "list"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "broken-biases: its components 'nowhere_to_be_found' cannot be loaded" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_it_trains(python, tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)
     out = tmp_path / "out"
