@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from miras_search.algorithm.base import Sum
 from miras_search.algorithm.descent import EPSILON, Windowed
 from miras_search.component import Coefficient, Share
 from miras_search.registry import register
@@ -61,16 +62,9 @@ class Adam(Windowed):
             name=name, source=source, low=0, high=high, initial=initial, per=self.per
         )
 
-    def sums(
-        self,
-        past: Sequence[Tensor],
-        gradient: Tensor,
-        h: Tensor,
-        retain: Tensor,
-        gates: Mapping[str, Tensor],
-    ) -> list[Tensor]:
-        (first, second), b, c = past, gates["momentum"], gates["second"]
-        return [b * first + (1 - b) * gradient, c * second + (1 - c) * gradient.square()]
+    def sums(self, retain: Tensor | float, gates: Mapping[str, Tensor]) -> tuple[Sum, ...]:
+        b, c = gates["momentum"], gates["second"]
+        return Sum(b, 1 - b), Sum(c, 1 - c, "square")
 
     def direction(
         self, sums: Sequence[Tensor], gradient: Tensor, gates: Mapping[str, Tensor]

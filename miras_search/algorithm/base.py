@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor
+else:
+    Tensor = object
 
 
 def stable_step(chunk: int) -> float:
@@ -23,6 +25,26 @@ def stable_step(chunk: int) -> float:
     Gradients taken at the start of a chunk add up: C equal keys are stable below 2 / C.
     """
     return min(1.0, 2.0 / chunk)
+
+
+class Sum(NamedTuple):
+    """One token's update of a running sum, Z_t = carry Z_{t-1} + inject x_t."""
+
+    carry: Tensor | float
+    inject: Tensor | float
+    of: Literal["gradient", "square", "input"] = "gradient"
+    """x_t: the gradient, its entries squared, or h^T h of what entered the matrix."""
+
+    def after(self, past: Tensor, gradient: Tensor, h: Tensor) -> Tensor:
+        """The sum after one token; gradient `[..., out, in]` and h `[..., 1, in]`."""
+        match self.of:
+            case "gradient":
+                x = gradient
+            case "square":
+                x = gradient.square()
+            case "input":
+                x = h.mT @ h
+        return self.carry * past + self.inject * x
 
 
 @dataclass(frozen=True)
@@ -122,15 +144,8 @@ class Algorithm(Component):
         """
         raise NotImplementedError(f"{self.kind} is not linear in its gradients")
 
-    def sums(
-        self,
-        past: Sequence[Tensor],
-        gradient: Tensor,
-        h: Tensor,
-        retain: Tensor,
-        gates: Mapping[str, Tensor],
-    ) -> list[Tensor]:
-        """Every slot but the state after one token; arguments as for `advance`."""
+    def sums(self, retain: Tensor | float, gates: Mapping[str, Tensor]) -> tuple[Sum, ...]:
+        """How every slot but the state is updated; only the gates of one side are ever used."""
         raise NotImplementedError(f"{self.kind} is a transition")
 
     def direction(
@@ -155,7 +170,8 @@ class Algorithm(Component):
         `gradient` is scaled, and the step not yet in it.
         """
         if not self.linear:
-            sums = self.sums(old[1:], gradient, h, retain, gates)
+            past = zip(self.sums(retain, gates), old[1:], strict=True)
+            sums = [update.after(z, gradient, h) for update, z in past]
             move = self.direction(sums, gradient, gates)
             return [retain * old[0] - gates["step"] * move, *sums]
         update, write = self.transition(retain, gates), gates["step"] * gradient

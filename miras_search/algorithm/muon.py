@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from miras_search.algorithm.base import Sum
 from miras_search.algorithm.descent import Accumulating
 from miras_search.registry import register
 
@@ -48,15 +49,8 @@ class Muon(Accumulating):
         is left to learn."""
         return super().limit(chunk) / 4
 
-    def sums(
-        self,
-        past: Sequence[Tensor],
-        gradient: Tensor,
-        h: Tensor,
-        retain: Tensor,
-        gates: Mapping[str, Tensor],
-    ) -> list[Tensor]:
-        return [gates["momentum"] * past[0] + self.added(gates) * gradient]
+    def sums(self, retain: Tensor | float, gates: Mapping[str, Tensor]) -> tuple[Sum, ...]:
+        return (Sum(gates["momentum"], self.added(gates)),)
 
     def direction(
         self, sums: Sequence[Tensor], gradient: Tensor, gates: Mapping[str, Tensor]

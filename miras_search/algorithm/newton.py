@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import model_validator
 
-from miras_search.algorithm.base import Algorithm
+from miras_search.algorithm.base import Algorithm, Sum
 from miras_search.component import Coefficient, Positive
 from miras_search.registry import register
 
@@ -54,15 +54,8 @@ class Newton(Algorithm):
         )
         return (*super().coefficients(chunk), damping)
 
-    def sums(
-        self,
-        past: Sequence[Tensor],
-        gradient: Tensor,
-        h: Tensor,
-        retain: Tensor,
-        gates: Mapping[str, Tensor],
-    ) -> list[Tensor]:
-        return [retain * past[0] + gates["step"] * (h.mT @ h)]
+    def sums(self, retain: Tensor | float, gates: Mapping[str, Tensor]) -> tuple[Sum, ...]:
+        return (Sum(retain, gates["step"], "input"),)
 
     def direction(
         self, sums: Sequence[Tensor], gradient: Tensor, gates: Mapping[str, Tensor]

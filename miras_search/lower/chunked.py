@@ -45,11 +45,12 @@ def chunked(call: Call) -> tuple[Tensor, State]:
 
 def _motion(call: Call, gates: Gates) -> Contraction | Unrolling:
     """How a matrix moves: causal coefficients are not of rows and columns at once."""
-    linear = call.variant.algorithm.linear and call.variant.retention.linear
+    algorithm, retention = call.variant.algorithm, call.variant.retention
     rows, columns = (any(g.dim() and g.shape[d] > 1 for g in gates.values()) for d in (-2, -1))
-    if not linear or (rows and columns):
-        return Unrolling(call.variant)
-    tile = contract.SIDE_TILE if rows or columns else contract.TILE
+    if not algorithm.linear or retention.proximal or (rows and columns):
+        return Unrolling(call.variant, rows, columns)
+    small = rows or columns or not retention.linear
+    tile = contract.SMALL_TILE if small else contract.TILE
     return Contraction(call.variant, rows, tile)
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from miras_search.lower.call import RETAIN, Gates
+from miras_search.lower.tiles import fold, segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from miras_search.algorithm.base import Algorithm, Transition
+
+G = TypeVar("G", Tensor, Tensor | float)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Coefficients:
         return carry, functional.pad(self.read_write[..., :-1, :, :], (0, 0, 0, 0, 1, 0))
 
 
-def multiply_out(update: Transition, step: Tensor, tokens: Tensor) -> Coefficients:
+def multiply_out(update: Transition, step: Tensor | float, tokens: Tensor) -> Coefficients:
     """The coefficients of tiles whose tokens have the transitions `update` and write `step` times
     their gradients: entries and steps are `[..., C, *]`, or numbers.
 
@@ -76,12 +79,10 @@ def multiply_out(update: Transition, step: Tensor, tokens: Tensor) -> Coefficien
     gives length, dtype and device.
     """
     n, length = len(update.inject), tokens.shape[0]
-    carry = [
-        [tokens.new_tensor(x or 0.0) if not isinstance(x, Tensor) else x for x in row]
-        for row in update.carry
-    ]
-    inject = [step * x for x in update.inject]
-    every = torch.broadcast_tensors(tokens, *(x for row in carry for x in row), *inject)[1:]
+    entries = [x for row in update.carry for x in row] + [step * x for x in update.inject]
+    every = torch.broadcast_tensors(
+        tokens, *(x if isinstance(x, Tensor) else tokens.new_tensor(x or 0.0) for x in entries)
+    )[1:]
     # A block: all of it, what its tokens read of what enters it, and what is left of their writes.
     whole = torch.stack(every[: n * n], dim=-2).unflatten(-2, (n, n))  # [..., C, n, n, *]
     left = torch.stack(every[n * n :], dim=-2)  # [..., C, n, *]
@@ -113,19 +114,43 @@ def multiply_out(update: Transition, step: Tensor, tokens: Tensor) -> Coefficien
     )
 
 
+def by_tile(
+    gates: Gates, k: Tensor, tile: int, make: Callable[[Gates, Tensor], list[Coefficients]]
+) -> list[list[list[Coefficients]]]:
+    """What `make` gives for each chunk and tile, computed for all of them at once.
+
+    Gates are `[B, H, chunks, C, *, *]` and keys `[B, H, chunks, C, K]`; `make` gets gates with
+    tokens in the dimension after the tiles, and one row `[length, 1]` of what tokens look like.
+    """
+    chunks = k.shape[2]
+    found: list[list[list[Coefficients]]] = [[] for _ in range(chunks)]
+    for start, length, count in segments(0, k.shape[3], tile):
+        cut = {name: fold(g, start, length, count, dim=3) for name, g in gates.items()}
+        lead = (*k.shape[:3], count)
+        every = [
+            [*c.map(lambda x, lead=lead: x.expand(*lead, *x.shape[-3:]).flatten(2, 3)).unbind(2)]
+            for c in make(cut, k.new_zeros(length, 1))
+        ]
+        for i, parts in enumerate(zip(*every, strict=True)):
+            found[i // count].append([*parts])
+    return found
+
+
+def flat(gate: G, rows: bool) -> G:
+    """A gate `[..., out or 1, in or 1]` of one side, `[..., *]`; a number as it is."""
+    if not isinstance(gate, Tensor) or gate.dim() == 0:
+        return gate
+    return gate.squeeze(-1 if rows else -2)
+
+
 def of_gates(
     algorithm: Algorithm, gates: Gates, scale: Tensor | float, tokens: Tensor, rows: bool
 ) -> Coefficients:
-    """The coefficients of tiles for the gates of a matrix, `[B, H, ..., C, *, *]`, and a factor on
-    each gradient."""
-    side = -1 if rows else -2
-
-    def flat(x: Tensor) -> Tensor:
-        return x.squeeze(side) if x.dim() else x
-
-    by_name = {name: flat(g) for name, g in gates.items()}
+    """The coefficients of a linear algorithm for the gates of a matrix, `[..., C, *, *]`, and a
+    factor on each gradient."""
+    by_name = {name: flat(g, rows) for name, g in gates.items()}
     update = algorithm.transition(by_name[RETAIN], by_name)
-    return multiply_out(update, flat(gates["step"] * scale), tokens)
+    return multiply_out(update, flat(gates["step"] * scale, rows), tokens)
 
 
 def _halves(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:

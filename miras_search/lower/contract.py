@@ -1,4 +1,4 @@
-"""A matrix under a linear algorithm and gate: weights of single tokens are never formed."""
+"""A matrix under a linear algorithm: under a linear gate no weights of single tokens are formed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from miras_search.lower.coefficients import Coefficients, of_gates
-from miras_search.lower.tiles import fold, segments
+from miras_search.lower.coefficients import Coefficients, by_tile, of_gates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,12 +15,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from miras_search.lower.call import Gates
+    from miras_search.retention.base import Retention
     from miras_search.variant import Variant
 
 TILE = 64
 """Tokens that are moved and read together."""
-SIDE_TILE = 16
-"""The same where rows or columns have coefficients of their own."""
+SMALL_TILE = 16
+"""The same where rows or columns have coefficients of their own, or states are formed."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,18 @@ class Contraction:
     def prepare(self, gates: Gates, k: Tensor, tile: int) -> list[list[Coefficients]]:
         """The coefficients of each chunk and tile, for gates `[B, H, chunks, C, *, *]` and keys
         `[B, H, chunks, C, K]`."""
-        algorithm, chunks = self.variant.algorithm, k.shape[2]
-        found: list[list[Coefficients]] = [[] for _ in range(chunks)]
-        for start, length, count in segments(0, k.shape[3], tile):
-            cut = {name: fold(g, start, length, count, dim=3) for name, g in gates.items()}
-            every = of_gates(algorithm, cut, 1.0, k.new_zeros(length, 1), self.rows)
-            every = every.summed(algorithm.window_length)
-            every = every.map(
-                lambda x, count=count: x.expand(*k.shape[:3], count, *x.shape[-3:]).flatten(2, 3)
-            )
-            for i, c in enumerate(every.unbind(2)):
-                found[i // count].append(c)
-        return found
+        algorithm = self.variant.algorithm
 
-    def at(self, z: Tensor, u: Tensor, h: Tensor, coefficients: Coefficients) -> Contracted:
+        def make(cut: Gates, tokens: Tensor) -> list[Coefficients]:
+            c = of_gates(algorithm, cut, 1.0, tokens, self.rows)
+            return [c.summed(algorithm.window_length)]
+
+        return [[c for (c,) in tiles] for tiles in by_tile(gates, k, tile, make)]
+
+    def at(self, z: Tensor, u: Tensor, h: Tensor, coefficients: Coefficients) -> Contracted | Shown:
         """The matrix during a tile."""
-        return Contracted(z, u, h, coefficients, self.rows)
+        now = Contracted(z, u, h, coefficients, self.rows)
+        return now if self.variant.retention.linear else Shown(self.variant.retention, now)
 
 
 @dataclass(frozen=True)
@@ -100,6 +96,35 @@ class Contracted:
             written = written.unflatten(-2, shape)
             kept = c.end_carry[..., None] * self.z[..., None, :, :, :]
         return kept.sum(-3) - written if shape[0] > 1 else kept[..., 0, :, :] - written
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The same behind a mirror map: the states of all tokens are formed, and shown."""
+
+    retention: Retention
+    now: Contracted
+
+    def read(self, x: Tensor) -> Tensor:
+        """psi(A_t) x_t for each token t: x `[..., C, in]`, giving `[..., C, out]`."""
+        now = self.now
+        states = formed(now.z, now.u, now.h, now.coefficients, now.rows)
+        return (self.retention.expose(states) @ x[..., None])[..., 0]
+
+    def end(self) -> Tensor:
+        """What is carried out of the tile, `[..., n, in, out]`."""
+        return self.now.end()
+
+
+def formed(z: Tensor, u: Tensor, h: Tensor, c: Coefficients, rows: bool) -> Tensor:
+    """The state after every token, `[..., C, out, in]`, for z `[..., n, in, out]`."""
+    if rows:
+        kept = (c.read_carry[..., None, :] * z[..., None, :, :, :]).sum(-3)
+        written = h.mT[..., None, :, :] @ (c.read_write * u[..., None, :, :])
+    else:
+        kept = (c.read_carry[..., None] * z[..., None, :, :, :]).sum(-3)
+        written = (c.read_write * h[..., None, :, :]).mT @ u[..., None, :, :]
+    return (kept - written).mT
 
 
 def read_carried(z: Tensor, x: Tensor, carry: Tensor, rows: bool) -> Tensor:

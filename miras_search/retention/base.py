@@ -34,6 +34,8 @@ class Retention(Component):
     """Whether nothing is forgotten and W = A."""
     linear: ClassVar[bool] = True
     """Whether W = A and the state moves linearly, so that a chunk has causal coefficients."""
+    proximal: ClassVar[bool] = False
+    """Whether `settle` changes the state, so that each token has to wait for the one before."""
     mixes_rows: ClassVar[bool] = False
     """Whether an entry of W depends on all of its row, so that a row of one entry is constant."""
     shows_zero: ClassVar[bool] = True

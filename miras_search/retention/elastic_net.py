@@ -44,6 +44,10 @@ class ElasticNet(Retention):
         return self.form == "proximal"
 
     @property
+    def proximal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.form == "proximal" and self.sparsity > 0
+
+    @property
     def formula(self) -> str:
         if self.form == "ftrl":
             return f"W = S_{{{self.sparsity:g}}}(A), a_t = 1"

@@ -69,8 +69,12 @@ def check_retention(retention: Retention) -> None:
 def _check_map(retention: Retention, tried: list[dict[str, Tensor]]) -> None:
     rng = torch.Generator().manual_seed(0)
     states = torch.randn(2, *LEAD, OUT, IN, generator=rng, dtype=torch.float64).unbind()
-    same = all(torch.equal(retention.expose(a), a) for a in states)
-    same = same and all(torch.equal(retention.settle(a, g), a) for a in states for g in tried)
+    settles = all(torch.equal(retention.settle(a, g), a) for a in states for g in tried)
+    assert settles != retention.proximal, (
+        f"{retention}: settle leaves states as they are is {settles}, proximal is "
+        f"{retention.proximal}"
+    )
+    same = settles and all(torch.equal(retention.expose(a), a) for a in states)
     if retention.linear:
         assert same, f"{retention} is declared linear, and shows another memory than it keeps"
     for state in states:
