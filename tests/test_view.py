@@ -180,6 +180,7 @@ def test_ctrl_c_on_a_real_terminal():
         out = ""
         while "1/5 trials" not in out:
             out += os.read(ours, 4096).decode()
+        time.sleep(1)  # until it sleeps: Python drops an interrupt that comes in a finaliser
         process.send_signal(signal.SIGINT)
         while True:
             try:

@@ -85,17 +85,13 @@ class Contracted:
 
     def end(self) -> Tensor:
         """What is carried out of the tile, `[..., n, in, out]`."""
-        c, shape = self.coefficients, self.z.shape[-3:-1]
+        c = self.coefficients
+        kept = mixed(c.end_carry, self.z, self.rows)
         if self.rows:
-            written = self.h.mT[..., None, :, :] @ (c.end_write * self.u[..., None, :]).transpose(
-                -3, -2
-            )
-            kept = c.end_carry[..., None, :] * self.z[..., None, :, :, :]
-        else:
-            written = (c.end_write * self.h[..., None, :]).flatten(-2).mT @ self.u
-            written = written.unflatten(-2, shape)
-            kept = c.end_carry[..., None] * self.z[..., None, :, :, :]
-        return kept.sum(-3) - written if shape[0] > 1 else kept[..., 0, :, :] - written
+            weighted = (c.end_write * self.u[..., None, :]).transpose(-3, -2)
+            return kept - self.h.mT[..., None, :, :] @ weighted
+        written = (c.end_write * self.h[..., None, :]).flatten(-2).mT @ self.u
+        return kept - written.unflatten(-2, self.z.shape[-3:-1])
 
 
 @dataclass(frozen=True)
@@ -114,6 +110,16 @@ class Shown:
     def end(self) -> Tensor:
         """What is carried out of the tile, `[..., n, in, out]`."""
         return self.now.end()
+
+
+def mixed(carry: Tensor, z: Tensor, rows: bool) -> Tensor:
+    """sum_j carry[m, j] Z[j] for carry `[..., n, n, *]` and z `[..., n, in, out]`."""
+    if z.shape[-3] == 1:
+        return (carry[..., None, :] if rows else carry[..., None])[..., 0, :, :, :] * z
+    if carry.shape[-1] == 1:
+        return (carry[..., 0] @ z.flatten(-2)).unflatten(-1, z.shape[-2:])
+    side = carry[..., None, :] if rows else carry[..., None]
+    return (side * z[..., None, :, :, :]).sum(-3)
 
 
 def formed(z: Tensor, u: Tensor, h: Tensor, c: Coefficients, rows: bool) -> Tensor:
