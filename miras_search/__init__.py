@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from miras_search.checkpoint import load as load
+    from miras_search.checkpoint import load_state as load_state
+    from miras_search.checkpoint import save_state as save_state
     from miras_search.errors import UserError as UserError
     from miras_search.layer import memorize as memorize
     from miras_search.lit import MemoryModule as MemoryModule
@@ -27,7 +29,9 @@ _PUBLIC = {
     "UserError": "errors",
     "Variant": "variant",
     "load": "checkpoint",
+    "load_state": "checkpoint",
     "memorize": "layer",
+    "save_state": "checkpoint",
 }
 """Where each public name lives: imported when it is first asked for, so that what needs no torch
 does not wait for it."""

@@ -1,22 +1,29 @@
-"""A trained model on disk: weights as safetensors, everything else as YAML."""
+"""A trained model on disk, weights as safetensors and everything else as YAML; and its state."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from miras_search.errors import UserError
 from miras_search.folder import CONFIG, WEIGHTS
-from miras_search.nn.backbone import Backbone
+from miras_search.lower.call import State
+from miras_search.nn.backbone import Backbone, ModelState
+from miras_search.nn.mixer import MixerState
 from miras_search.recipe import Size
 from miras_search.record import write_whole
 from miras_search.variant import Variant
 from miras_search.yaml_file import Document, dump
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+POSITIONS = "positions"
+"""Metadata of a state file: how many writes each layer has seen."""
 
 
 def save(
@@ -25,12 +32,49 @@ def save(
     """Write a model that `load` reads back; `about` is kept beside it and not read."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    temporary = folder / f".{WEIGHTS}"
-    save_file(tensors, temporary)
-    temporary.chmod(0o644)  # safetensors makes it the owner's alone
-    temporary.replace(folder / WEIGHTS)
+    _write(tensors, folder / WEIGHTS)
     config = {"variant": variant.to_dict(), "size": size.model_dump(), "vocabulary": vocabulary}
     write_whole(folder / CONFIG, dump(config | {"about": about}))
+
+
+def save_state(state: ModelState, file: str | Path) -> None:
+    """Write what a model has read: `load_state` gives it back, in another process or tomorrow."""
+    tensors: dict[str, Tensor] = {}
+    for i, layer in enumerate(state):
+        held = {"conv": layer.conv, **layer.memory.tensors}
+        tensors |= {f"{i}/{name}": x.detach().cpu().contiguous() for name, x in held.items()}
+    positions = [layer.memory.position for layer in state]
+    _write(tensors, Path(file), {POSITIONS: json.dumps(positions)})
+
+
+def load_state(file: str | Path) -> ModelState:
+    """The state of a model, on the CPU; give it to the model that it was saved from.
+
+    Raises:
+        UserError: the file is not one of `save_state`.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            positions = json.loads(opened.metadata()[POSITIONS])
+            held: list[dict[str, Tensor]] = [{} for _ in positions]
+            keys: list[str] = opened.keys()
+            for key in keys:
+                layer, _, name = key.partition("/")
+                held[int(layer)][name] = opened.get_tensor(key)
+        return tuple(
+            MixerState(tensors.pop("conv"), State(tensors, position))
+            for tensors, position in zip(held, positions, strict=True)
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
+        raise UserError(f"{file}: not a state that save_state wrote: {error}") from None
+
+
+def _write(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
+    """Replace a file by tensors, so that a crash leaves the old file or the new one."""
+    temporary = file.with_name(f".{file.name}")
+    save_file(tensors, temporary, metadata)
+    temporary.chmod(0o644)  # safetensors makes it the owner's alone
+    temporary.replace(file)
 
 
 def load(folder: str | Path) -> Backbone:

@@ -59,8 +59,9 @@ def test_yaml_loads(text, tmp_path):
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if blocks(f, "python")], ids=lambda f: f.name)
-def test_python_runs(file, monkeypatch):
+def test_python_runs(file, monkeypatch, tmp_path):
     """The blocks of a file one after another, as one module."""
+    monkeypatch.chdir(tmp_path)
     # What an example registers is forgotten with it.
     for group in (*registry.CHOICES, "task"):
         monkeypatch.setitem(registry._kinds, group, registry.kinds(group))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 from torch.nn import functional
 
 from miras_search.nn.mixer import Mixer, MixerState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import Tensor
 
     from miras_search.layer import Lowering
@@ -82,3 +85,56 @@ class Backbone(nn.Module):
             x, layer_state = block(x, None if state is None else state[i])
             after.append(layer_state)
         return self.head(self.norm(x)), tuple(after)
+
+    @torch.no_grad()
+    def stream(
+        self, pieces: Iterable[Tensor], state: ModelState | None = None
+    ) -> Iterator[tuple[Tensor, ModelState]]:
+        """Read a sequence piece by piece, each `[B, n]` tokens: its logits `[B, n, vocabulary]` and
+        the state after it.
+
+        Nothing of an earlier piece is held but the state, whose size is constant unless the memory
+        grows.
+        """
+        for piece in pieces:
+            logits, after = self(piece, state)
+            state = after
+            yield logits, after
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: Tensor,
+        tokens: int,
+        state: ModelState | None = None,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, ModelState]:
+        """Continue a prompt `[B, T]` by `tokens` tokens: `[B, tokens]`, and the state after all but
+        the last of them.
+
+        Each is drawn from softmax(logits / temperature), or is the likeliest at a temperature of 0.
+
+        Raises:
+            ValueError: there is no token to begin with, or a number is negative.
+        """
+        if not prompt.shape[-1]:
+            raise ValueError("generate begins with a prompt [B, T] of at least one token")
+        if tokens < 1 or temperature < 0:
+            told = f"got tokens {tokens} and temperature {temperature}"
+            raise ValueError(
+                f"expected tokens of at least 1 and a temperature of at least 0, {told}"
+            )
+        found, piece = [], prompt
+        for _ in range(tokens):
+            logits, state = self(piece, state)
+            scores = logits[:, -1]
+            if temperature:
+                chances = (scores / temperature).softmax(-1)
+                piece = torch.multinomial(chances, 1, generator=generator)
+            else:
+                piece = scores.argmax(-1, keepdim=True)
+            found.append(piece)
+        assert state is not None
+        return torch.cat(found, dim=1), state

@@ -1,0 +1,94 @@
+"""Reading without end: in pieces, at a constant size, and from a file tomorrow."""
+
+import pytest
+import torch
+
+from miras_search import load_state, save_state
+from miras_search.errors import UserError
+from miras_search.nn.backbone import Backbone
+from miras_search.recipe import Size
+from miras_search.testing import close, pairs
+from miras_search.variant import Variant
+
+VARIANT = Variant.from_dict(
+    {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
+    | {"chunk": 4, "heads": 2}
+)
+
+
+def model_of(variant, seed=0):
+    torch.manual_seed(seed)
+    return Backbone(variant, Size(width=8, layers=2), 13).double().eval()
+
+
+def tokens_of(count, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(13, (2, count), generator=rng)
+
+
+@pytest.mark.parametrize("variant", pairs(chunk=4, heads=2)[:40], ids=str)
+def test_a_state_goes_on_after_a_file(variant, tmp_path):
+    model, tokens = model_of(variant), tokens_of(14)
+    with torch.no_grad():
+        whole, _ = model(tokens)
+        _, state = model(tokens[:, :6])
+        save_state(state, tmp_path / "state")
+        rest, _ = model(tokens[:, 6:], load_state(tmp_path / "state"))
+    close(rest, whole[:, 6:], f"{variant}: from a file")
+
+
+def test_a_stream_is_the_whole_in_pieces():
+    model, tokens = model_of(VARIANT), tokens_of(23)
+    parts = [logits for logits, _ in model.stream(tokens.split(5, dim=1))]
+    assert not any(logits.requires_grad for logits in parts)
+    close(torch.cat(parts, 1), model(tokens)[0].detach(), "a stream")
+
+
+def test_the_state_of_a_stream_does_not_grow():
+    model = model_of(VARIANT)
+    pieces = (tokens_of(8, seed) for seed in range(50))
+    sizes = {sum(layer.nbytes for layer in state) for _, state in model.stream(pieces)}
+    assert len(sizes) == 1
+    held = {
+        x.untyped_storage().nbytes() <= 16 * x.nbytes + 4096
+        for _, state in model.stream(tokens_of(80).split(8, dim=1))
+        for layer in state
+        for x in layer.memory.tensors.values()
+    }
+    assert held == {True}
+
+
+def test_generation_is_reading_what_was_written():
+    model, prompt = model_of(VARIANT), tokens_of(7)
+    written, state = model.generate(prompt, 5, temperature=0)
+    logits, _ = model(torch.cat([prompt, written], dim=1))
+    assert written.equal(logits[:, 6:-1].argmax(-1))
+    assert state[0].memory.position == 7 + 4
+    again, _ = model.generate(written[:, -1:], 3, state, temperature=0)
+    longer, _ = model.generate(prompt, 8, temperature=0)
+    assert torch.cat([written, again], 1).equal(longer)
+
+
+def test_generation_is_drawn_from_the_softmax():
+    """4,000 draws of one token; a false alarm has odds below 1e-6 (six standard deviations)."""
+    model, prompt = model_of(VARIANT), tokens_of(3)[:1]
+    with torch.no_grad():
+        chances = (model(prompt)[0][0, -1] / 0.7).softmax(-1)
+    rng = torch.Generator().manual_seed(0)
+    drawn, _ = model.generate(
+        prompt.expand(4000, -1).contiguous(), 1, temperature=0.7, generator=rng
+    )
+    share = drawn[:, 0].bincount(minlength=13) / 4000
+    assert ((share - chances).abs() < 6 * (chances * (1 - chances) / 4000).sqrt()).all()
+
+
+def test_what_cannot_be_read_or_written_is_told(tmp_path):
+    model = model_of(VARIANT)
+    with pytest.raises(ValueError, match="at least one token"):
+        model.generate(tokens_of(0), 3)
+    with pytest.raises(ValueError, match="got tokens 0 and temperature 1"):
+        model.generate(tokens_of(2), 0)
+    (tmp_path / "other").write_text("no state")
+    for name in ("other", "missing"):
+        with pytest.raises(UserError, match=f"{name}: not a state that save_state wrote"):
+            load_state(tmp_path / name)
