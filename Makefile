@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SPACE ?= spaces/core.yaml
 RECIPE ?= recipes/bytes.yaml
 
-.PHONY: sweep test test-slow lint format clean
+.PHONY: sweep test test-slow lint format bench clean
 
 sweep: $(VENV)/ready
 	$(BIN)/python sweep.py $(SPACE) $(RECIPE) $(ARGS)
@@ -24,6 +24,10 @@ lint: $(VENV)/ready
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/ready
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

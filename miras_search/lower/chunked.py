@@ -11,8 +11,9 @@ Where the memory is W x and its gradient affine in what it recalls, there is no 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from miras_search.lower.linear import linear
 from miras_search.lower.tiles import each, fold, segments
 from miras_search.lower.unroll import Unrolling
 from miras_search.memory.base import GrowingMemory, ParametricMemory
+
+if TYPE_CHECKING:
+    from miras_search.variant import Variant
 
 
 def chunked(call: Call) -> tuple[Tensor, State]:
@@ -75,40 +79,33 @@ def _learn(
             *(x.unbind(2) for x in (q, k, v)),
             _each({name: cut(g) for name, g in call.bias_gates.items()}, count),
             zip(*(_each(gates[m], count) for m in moves), strict=True),
+            zip(*prepared.values(), strict=True),
             strict=True,
         )
-        for c, (q_c, k_c, v_c, bias_gates, weight_gates) in enumerate(by_chunk):
+        for q_c, k_c, v_c, bias_gates, weight_gates, ready in by_chunk:
             mine = dict(zip(moves, weight_gates, strict=True))
             tokens = window.extend(past, window.piece(k_c, v_c, bias_gates, mine))
+            if past:
+                bias_gates = window.bias_gates_of(tokens, call)
             past = window.last(tokens, variant.algorithm.window_length - 1)
             anchor = anchor or {m: move.unpack(z[m])[0] for m, move in moves.items()}
-            decay = {m: _decay(mine[m], length) for m in moves} if variant.decays_first else {}
-            u, h = writes(
-                variant,
-                {m: variant.retention.expose(a) for m, a in anchor.items()},
-                tokens["keys"],
-                tokens["values"],
-                window.bias_gates_of(tokens, call) if past else bias_gates,
-                decay,
+            chunk = Chunk(
+                q=q_c,
+                k=tokens["keys"],
+                v=tokens["values"],
+                bias_gates=bias_gates,
+                gates=mine,
+                importance={m: window.importance_of(tokens, call, m) for m in moves},
+                decay={m: _decay(mine[m], length) for m in moves if variant.decays_first},
+                prepared=dict(zip(moves, ready, strict=True)),
             )
-            for m in moves:
-                weight = window.importance_of(tokens, call, m)
-                u[m] = weight * scaled(variant, u[m], h[m], mine[m])
-            u_tiles, h_tiles = (
-                {m: _tiles(call, x[m], length, tile) for m in moves} for x in (u, h)
-            )
-            for i, x in enumerate(q_c.split(tile, 2)):
-                now = {
-                    m: move.at(z[m], u_tiles[m][i], h_tiles[m][i], prepared[m][c][i])
-                    for m, move in moves.items()
-                }
-                outputs.append(memory.apply({m: now[m].read for m in moves}, x))
-                z = {m: now[m].end() for m in moves}
+            y, z = _advance(variant, memory, moves, tile, anchor, z, chunk)
+            outputs.append(y)
             offset = (offset + length) % variant.anchor_every
             if not offset:
                 anchor = {}
-            elif decay:
-                anchor = {m: decay[m][:, :, -1] * a for m, a in anchor.items()}
+            elif chunk.decay:
+                anchor = {m: chunk.decay[m][:, :, -1] * a for m, a in anchor.items()}
     tensors = {
         f"{s}/{m}": x
         for m, move in moves.items()
@@ -119,6 +116,54 @@ def _learn(
     return torch.cat(outputs, dim=2), State(tensors, call.state.position + call.tokens)
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """The tokens of a chunk, and what else depends on nothing that is carried."""
+
+    q: Tensor
+    """`[B, H, C, K]`"""
+    k: Tensor
+    """`[B, H, P + C, K]`, those of a window before the chunk first."""
+    v: Tensor
+    """`[B, H, P + C, V]`"""
+    bias_gates: Gates
+    """Of all of these."""
+    gates: dict[str, Gates]
+    """Of the C tokens, for each matrix."""
+    importance: dict[str, Tensor | float]
+    """Weights of the P + C gradients, for each matrix."""
+    decay: dict[str, Tensor]
+    """What is kept of the anchor up to each token, where gradients are taken there."""
+    prepared: dict[str, Any]
+    """What the motion of each matrix needs, tile by tile."""
+
+
+def _advance(
+    variant: Variant,
+    memory: ParametricMemory,
+    moves: dict[str, Contraction | Unrolling],
+    tile: int,
+    anchor: dict[str, Tensor],
+    z: dict[str, Any],
+    chunk: Chunk,
+) -> tuple[Tensor, dict[str, Any]]:
+    """Outputs of a chunk `[B, H, C, V]`, and what is carried after it."""
+    shown = {m: variant.retention.expose(a) for m, a in anchor.items()}
+    u, h = writes(variant, shown, chunk.k, chunk.v, chunk.bias_gates, chunk.decay)
+    length, outputs = chunk.q.shape[2], []
+    pieces = {}
+    for m in moves:
+        weighted = chunk.importance[m] * scaled(variant, u[m], h[m], chunk.gates[m])
+        past = variant.algorithm.window_length - 1
+        cuts = (_tiles(x, length, tile, past) for x in (weighted, h[m]))
+        pieces[m] = list(zip(*cuts, chunk.prepared[m], strict=True))
+    for i, x in enumerate(chunk.q.split(tile, 2)):
+        now = {m: move.at(z[m], *pieces[m][i]) for m, move in moves.items()}
+        outputs.append(memory.apply({m: now[m].read for m in moves}, x))
+        z = {m: now[m].end() for m in moves}
+    return torch.cat(outputs, dim=2), z
+
+
 def _each(gates: Gates, count: int) -> list[Gates]:
     """The gates of one chunk after another."""
     columns = [each(g, count) for g in gates.values()]
@@ -127,10 +172,9 @@ def _each(gates: Gates, count: int) -> list[Gates]:
     return [dict(zip(gates, now, strict=True)) for now in zip(*columns, strict=True)]
 
 
-def _tiles(call: Call, x: Tensor, length: int, tile: int) -> list[Tensor]:
-    """The tiles of a chunk `[B, H, n, *]`, each behind the tokens of the window before it; there
-    may be too few of them, and then zeros come first."""
-    past = call.variant.algorithm.window_length - 1
+def _tiles(x: Tensor, length: int, tile: int, past: int) -> list[Tensor]:
+    """The tiles of a chunk `[B, H, n, *]`, each behind the `past` tokens of the window before it;
+    there may be too few of them, and then zeros come first."""
     if not past:
         return list(x.split(tile, 2))
     x = functional.pad(x, (0, 0, length + past - x.shape[2], 0))

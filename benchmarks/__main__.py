@@ -1,0 +1,111 @@
+"""Run comparisons, print them, and write bench.json: see `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmarks.layers import LAYERS, reading, training
+from benchmarks.timing import Row, compare, interleaved, row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BATCH, LENGTH = 4, 1024
+
+
+def layer(rounds: int) -> Iterator[Row]:
+    """Training steps of the deep memory against titans-pytorch at the same chunk."""
+    for chunk in (16, 32, 64):
+        names = (f"anchored mlp, chunk {chunk}", f"titans-pytorch, chunk {chunk}")
+        calls = {name: training(LAYERS[name](), BATCH, LENGTH) for name in names}
+        yield compare(*names, interleaved(calls, rounds))
+
+
+def memory(rounds: int) -> Iterator[Row]:
+    """Memory that the same steps take beyond what the process had before, by fresh processes."""
+    for chunk in (16, 64):
+        names = (f"anchored mlp, chunk {chunk}", f"titans-pytorch, chunk {chunk}")
+        ratios = []
+        for _ in range(min(rounds, 3)):
+            ours, theirs = (_peak(name) for name in names)
+            ratios.append(theirs / ours)
+        ours, theirs = names
+        yield row(f"{ours}: memory", theirs, ratios)
+
+
+def attention(rounds: int) -> Iterator[Row]:
+    """Training steps of the exact delta rule against attention, the same layer around both."""
+    for length, batch in ((1024, 4), (4096, 4), (16384, 1)):
+        names = ("delta rule", "attention")
+        calls = {name: training(LAYERS[name](), batch, length) for name in names}
+        found = compare(*names, interleaved(calls, rounds if length < 16384 else 2))
+        yield Row(f"delta rule, T = {length}", *list(found.plain().values())[1:])  # pyright: ignore
+
+
+def length(rounds: int) -> Iterator[Row]:
+    """Time of 64k tokens against that of 1k, divided by 64: 1 is linear."""
+    for name in ("delta rule", "anchored mlp, chunk 64"):
+        layer = LAYERS[name]()
+        calls = {"64k": training(layer, 1, 65536), "1k": training(layer, 1, 1024)}
+        times = interleaved(calls, min(rounds, 2))
+        ratios = [a / b for a, b in zip(times["64k"], times["1k"], strict=True)]
+        yield row(f"{name}: time of 64k tokens", "1k tokens", ratios)
+
+
+def stream(rounds: int) -> Iterator[Row]:
+    """Reading 64k tokens in pieces of 1k, against 8k: 8 is linear."""
+    for name in ("delta rule", "anchored mlp, chunk 64"):
+        layer = LAYERS[name]()
+        calls = {n: reading(layer, n) for n in (65536, 8192)}  # pyright: ignore[reportArgumentType]
+        times = interleaved({str(n): call for n, call in calls.items()}, min(rounds, 3))
+        ratios = [a / b for a, b in zip(times["65536"], times["8192"], strict=True)]
+        yield row(f"{name}: reading 64k tokens", "8k tokens", ratios)
+
+
+GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
+    f.__name__: f for f in (layer, memory, attention, length, stream)
+}
+
+
+def _peak(name: str) -> float:
+    """Bytes that two training steps of a layer add to the largest size of a fresh process."""
+    code = (
+        "import resource, sys\n"
+        "from benchmarks.layers import LAYERS, training\n"
+        f"step = training(LAYERS[{name!r}](), {BATCH}, {LENGTH})\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "step(); step()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each call (5)")
+    parser.add_argument("--out", type=Path, default=Path("bench.json"), help="bench.json")
+    options = parser.parse_args()
+    unknown = set(options.groups) - set(GROUPS)
+    if unknown:
+        parser.error(f"unknown groups {sorted(unknown)}: expected some of {list(GROUPS)}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; ratios above 1: better")
+    rows = []
+    for name in options.groups or GROUPS:
+        for found in GROUPS[name](options.rounds):
+            print(found, flush=True)
+            rows.append(found.plain())
+    options.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The layers that are compared, all of the same width: each a call that takes a training step."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from miras_search.nn.mixer import Mixer
+from miras_search.variant import Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WIDTH, HEADS = 256, 4
+DEEP = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
+"""Titans: a perceptron of two matrices, hidden width 4, gates per head."""
+DELTA = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd"}
+"""The gated delta rule, exact at every token."""
+ATTENTION = {"memory": "attention", "bias": "l2", "retention": "none", "algorithm": "gd"}
+
+
+def mixer(axes: dict[str, str], chunk: int = 1) -> Mixer:
+    """One layer of ours."""
+    torch.manual_seed(0)
+    return Mixer(Variant.from_dict(axes | {"chunk": chunk, "heads": HEADS}), WIDTH)
+
+
+def titans(chunk: int) -> nn.Module:
+    """The memory of titans-pytorch with a gradient and an update every `chunk` tokens."""
+    from titans_pytorch import NeuralMemory  # pyright: ignore[reportMissingImports]
+
+    torch.manual_seed(0)
+    return NeuralMemory(
+        dim=WIDTH,
+        chunk_size=chunk,
+        batch_size=chunk,
+        dim_head=WIDTH // HEADS,
+        heads=HEADS,
+        default_model_kwargs={"depth": 2, "expansion_factor": 4.0},
+    )
+
+
+def training(layer: nn.Module, batch: int, length: int) -> Callable[[], None]:
+    """Forward and backward of a layer that returns its output first."""
+    x = torch.randn(batch, length, WIDTH, generator=torch.Generator().manual_seed(1))
+
+    def step() -> None:
+        layer.zero_grad()
+        y, *_ = layer(x)
+        y.square().mean().backward()
+
+    return step
+
+
+def reading(layer: Mixer, length: int, piece: int = 1024) -> Callable[[], None]:
+    """A sequence read in pieces without a gradient."""
+    x = torch.randn(1, length, WIDTH, generator=torch.Generator().manual_seed(1))
+
+    @torch.no_grad()
+    def step() -> None:
+        state = None
+        for part in x.split(piece, dim=1):
+            _, state = layer(part, state)
+
+    return step
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    **{f"anchored mlp, chunk {c}": partial(mixer, DEEP, c) for c in (16, 32, 64)},
+    **{f"titans-pytorch, chunk {c}": partial(titans, c) for c in (16, 32, 64)},
+    "delta rule": partial(mixer, DELTA),
+    "attention": partial(mixer, ATTENTION),
+}
+"""Every layer by the name it has in a row."""
