@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 from jaxtyping import Float
@@ -17,9 +18,13 @@ from miras_search.variant import Variant
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Lowering = Literal["auto", "reference", "chunked"]
+Lowering = Literal["auto", "reference", "chunked", "compiled"]
 
-_RUN = {"reference": reference, "chunked": chunked}
+_RUN = {
+    "reference": reference,
+    "chunked": chunked,
+    "compiled": partial(chunked, compile=True),
+}
 
 
 def memorize(
@@ -54,7 +59,8 @@ def memorize(
             Any split of a sequence into calls gives the same result. It belongs to its variant
             (chunk included), batch, widths and dtype.
         lowering: "reference" goes token by token and is the definition; "chunked" computes the
-            same function a chunk at a time; "auto" takes the cheapest.
+            same function a chunk at a time; "compiled" is that through torch.compile, which takes
+            half a minute at first; "auto" takes the cheapest that need not be compiled.
 
     Returns:
         The outputs `[B, T, H, V]` and the state after the last token.

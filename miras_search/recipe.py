@@ -87,6 +87,9 @@ class Recipe(BaseModel):
     """A Ray cluster to join; null starts one on this machine."""
     workers: Positive | None = None
     """Trials at a time; null is one for each core."""
+    compile: bool = False
+    """Whether chunks of deep memories go through torch.compile: half a minute a variant, then
+    faster steps."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where trials run."""
     wandb: Literal["auto", "offline", "disabled"] = "auto"
@@ -165,7 +168,7 @@ class Recipe(BaseModel):
     def digest(self) -> str:
         """Twelve hex digits over what decides the result of a trial, not how trials are run."""
         running = {"name", "trials", "sampler", "executor", "address", "workers"}
-        running |= {"accelerator", "wandb", "out"}
+        running |= {"accelerator", "wandb", "out", "compile"}
         content = {name: value for name, value in self.to_dict().items() if name not in running}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

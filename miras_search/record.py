@@ -64,6 +64,8 @@ class TrialRecord(BaseModel, frozen=True):
     """Tokens trained on."""
     seconds: float = 0.0
     """Wall-clock time of the whole trial."""
+    compile_seconds: float = 0.0
+    """Of these, what torch.compile took."""
     started: str = ""
     """UTC, ISO 8601."""
     device: str = ""

@@ -110,6 +110,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
 
     from miras_search import checkpoint, wandb_log
     from miras_search.lit import Diverged, MemoryModule, TaskData
+    from miras_search.lower import compiled
     from miras_search.plan import plan
     from miras_search.recipe import Recipe
     from miras_search.variant import Variant
@@ -118,6 +119,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     variant, recipe = Variant.from_dict(spec.variant), Recipe.from_dict(spec.recipe)
     task = recipe.task
+    compiling = compiled.seconds()
     cost = plan(variant, recipe.size, task.vocabulary, task.length)
     with (
         warnings.catch_warnings(),
@@ -174,5 +176,6 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         "flops_per_token": cost.flops_per_token,
         "lowering": cost.lowering,
         "tokens": recipe.steps * recipe.batch * task.length,
+        "compile_seconds": compiled.seconds() - compiling,
         "device": str(module.device),
     }

@@ -12,7 +12,7 @@ Where the memory is W x and its gradient affine in what it recalls, there is no 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +22,7 @@ from torch.nn import functional
 from miras_search.lower import contract, window
 from miras_search.lower.anchored import scaled, writes
 from miras_search.lower.call import RETAIN, WINDOW, Call, Gates, State
+from miras_search.lower.compiled import compiled
 from miras_search.lower.contract import Contraction
 from miras_search.lower.linear import linear
 from miras_search.lower.tiles import each, fold, segments
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from miras_search.variant import Variant
 
 
-def chunked(call: Call) -> tuple[Tensor, State]:
-    """Outputs `[B, H, T, V]` and the state after the last token."""
+def chunked(call: Call, compile: bool = False) -> tuple[Tensor, State]:
+    """Outputs `[B, H, T, V]` and the state after the last token; with `compile`, whole chunks go
+    through torch.compile."""
     memory = call.variant.memory
     if isinstance(memory, GrowingMemory):
         state = call.state.with_pairs(call.k, call.v)
@@ -44,7 +46,7 @@ def chunked(call: Call) -> tuple[Tensor, State]:
     first, *others = moves.values()
     if call.variant.affine and isinstance(first, Contraction) and not others:
         return linear(call, first)
-    return _learn(call, memory, moves)
+    return _learn(call, memory, moves, compile)
 
 
 def _motion(call: Call, gates: Gates) -> Contraction | Unrolling:
@@ -59,7 +61,10 @@ def _motion(call: Call, gates: Gates) -> Contraction | Unrolling:
 
 
 def _learn(
-    call: Call, memory: ParametricMemory, moves: dict[str, Contraction | Unrolling]
+    call: Call,
+    memory: ParametricMemory,
+    moves: dict[str, Contraction | Unrolling],
+    compile: bool,
 ) -> tuple[Tensor, State]:
     variant, slots, before = call.variant, call.variant.algorithm.slots, call.state.tensors
     z: dict[str, Any] = {
@@ -99,7 +104,8 @@ def _learn(
                 decay={m: _decay(mine[m], length) for m in moves if variant.decays_first},
                 prepared=dict(zip(moves, ready, strict=True)),
             )
-            y, z = _advance(variant, memory, moves, tile, anchor, z, chunk)
+            advance = _fast_advance() if compile and length == size else _advance
+            y, z = advance(variant, memory, moves, tile, anchor, z, chunk)
             outputs.append(y)
             offset = (offset + length) % variant.anchor_every
             if not offset:
@@ -162,6 +168,11 @@ def _advance(
         outputs.append(memory.apply({m: now[m].read for m in moves}, x))
         z = {m: now[m].end() for m in moves}
     return torch.cat(outputs, dim=2), z
+
+
+@cache
+def _fast_advance() -> Any:
+    return compiled(_advance)
 
 
 def _each(gates: Gates, count: int) -> list[Gates]:

@@ -1,0 +1,54 @@
+"""A function through torch.compile, with a way back."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+KINDS = 64
+"""Variants and shapes of one process that are compiled; later ones run as they are."""
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """The function compiled for each kind of its arguments when it first meets it.
+
+    What cannot be compiled here (no C++ compiler, say) runs as it is, and that is said once.
+    """
+
+    @cache
+    def fast() -> Callable[..., Any]:
+        return torch.compile(function, dynamic=False)
+
+    failed: list[str] = []
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if failed:
+            return function(*args, **kwargs)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch about itself
+                with torch._dynamo.config.patch(recompile_limit=KINDS):
+                    return fast()(*args, **kwargs)
+        except Exception as error:
+            found = function(*args, **kwargs)  # raises again if compiling was not at fault
+            failed.append(str(error))
+            told = str(error).strip().partition("\n")[0]
+            logging.getLogger(__name__).warning("not compiled, so slower: %s", told)
+            return found
+
+    return call
+
+
+def seconds() -> float:
+    """Time that this process has spent compiling."""
+    loaded = sys.modules.get("torch._dynamo.utils")  # loading it takes seconds
+    return loaded.calculate_time_spent().get("total_wall_time", 0.0) if loaded else 0.0
