@@ -23,9 +23,12 @@ BATCH, LENGTH = 4, 1024
 def layer(rounds: int) -> Iterator[Row]:
     """Training steps of the deep memory against titans-pytorch at the same chunk."""
     for chunk in (16, 32, 64):
-        names = (f"anchored mlp, chunk {chunk}", f"titans-pytorch, chunk {chunk}")
-        calls = {name: training(LAYERS[name](), BATCH, LENGTH) for name in names}
-        yield compare(*names, interleaved(calls, rounds))
+        *ours, peer = (
+            f"{n}, chunk {chunk}" for n in ("anchored mlp", "compiled mlp", "titans-pytorch")
+        )
+        calls = {name: training(LAYERS[name](), BATCH, LENGTH) for name in (*ours, peer)}
+        times = interleaved(calls, rounds)
+        yield from (compare(name, peer, times) for name in ours)
 
 
 def memory(rounds: int) -> Iterator[Row]:
@@ -77,12 +80,15 @@ GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
 def _peak(name: str) -> float:
     """Bytes that two training steps of a layer add to the largest size of a fresh process."""
     code = (
-        "import resource, sys\n"
+        "import re\n"
+        "from pathlib import Path\n"
         "from benchmarks.layers import LAYERS, training\n"
         f"step = training(LAYERS[{name!r}](), {BATCH}, {LENGTH})\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "status = Path('/proc/self/status')\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1])\n"
+        "before = peak()\n"
         "step(); step()\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        "print(1024 * (peak() - before))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])

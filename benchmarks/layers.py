@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from miras_search.layer import Lowering
 from miras_search.nn.mixer import Mixer
 from miras_search.variant import Variant
 
@@ -22,10 +23,10 @@ DELTA = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd"}
 ATTENTION = {"memory": "attention", "bias": "l2", "retention": "none", "algorithm": "gd"}
 
 
-def mixer(axes: dict[str, str], chunk: int = 1) -> Mixer:
+def mixer(axes: dict[str, str], chunk: int = 1, lowering: Lowering = "auto") -> Mixer:
     """One layer of ours."""
     torch.manual_seed(0)
-    return Mixer(Variant.from_dict(axes | {"chunk": chunk, "heads": HEADS}), WIDTH)
+    return Mixer(Variant.from_dict(axes | {"chunk": chunk, "heads": HEADS}), WIDTH, lowering)
 
 
 def titans(chunk: int) -> nn.Module:
@@ -70,6 +71,7 @@ def reading(layer: Mixer, length: int, piece: int = 1024) -> Callable[[], None]:
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     **{f"anchored mlp, chunk {c}": partial(mixer, DEEP, c) for c in (16, 32, 64)},
+    **{f"compiled mlp, chunk {c}": partial(mixer, DEEP, c, "compiled") for c in (16, 32, 64)},
     **{f"titans-pytorch, chunk {c}": partial(titans, c) for c in (16, 32, 64)},
     "delta rule": partial(mixer, DELTA),
     "attention": partial(mixer, ATTENTION),

@@ -84,7 +84,10 @@ class Mixer(nn.Module):
         padded = torch.cat([past, qkv], dim=-1)
         if self.conv is not None:
             qkv = self.conv(padded)
-        parts = functional.silu(qkv).mT.unflatten(-1, (self.parts, self.variant.heads, -1))
+        # The convolution left channels outermost; kernels want them innermost.
+        parts = (
+            functional.silu(qkv).mT.contiguous().unflatten(-1, (self.parts, self.variant.heads, -1))
+        )
         q, k, v = parts.split([1, self.parts // 2, self.parts // 2], dim=2)
         y, memory = memorize(
             self.variant,
