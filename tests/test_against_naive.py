@@ -31,7 +31,10 @@ def test_gradients_of_chunked_against_the_naive_loop(variant):
     assert_same(variant, inputs, one, two, "chunk 16, 35 tokens")
 
 
-@pytest.mark.parametrize(("chunk", "lowering"), [(1, "reference"), (4, "chunked")])
+@pytest.mark.parametrize(
+    ("chunk", "lowering"),
+    [pytest.param(1, "reference", marks=pytest.mark.slow), (4, "chunked")],
+)
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_setting_against_the_naive_loop(variant, chunk, lowering):
     at = variant.replace(chunk=chunk)

@@ -14,7 +14,8 @@ MOMENTUM = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "mome
 MUON = {"memory": "mlp", "bias": "huber", "retention": "kl", "algorithm": "muon"}
 
 
-@pytest.mark.parametrize("axes", [MOMENTUM, pytest.param(MUON, marks=pytest.mark.slow)])
+@pytest.mark.slow  # half a minute each
+@pytest.mark.parametrize("axes", [MOMENTUM, MUON])
 def test_compiled_is_chunked(axes, caplog):
     """Two whole chunks and a rest, in value and in gradient."""
     variant = Variant.from_dict(axes | {"chunk": 4})

@@ -67,6 +67,7 @@ def test_digest_covers_what_decides_a_result():
         "executor": "ray",
         "address": "host:1",
         "workers": 2,
+        "compile": True,
         "accelerator": "cpu",
         "wandb": "disabled",
         "out": "x",
