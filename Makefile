@@ -11,7 +11,7 @@ sweep: $(VENV)/ready
 	$(BIN)/python sweep.py $(SPACE) $(RECIPE) $(ARGS)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow $(ARGS)
