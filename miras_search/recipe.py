@@ -27,10 +27,8 @@ Positive = Annotated[int, Field(ge=1, le=2**40)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Size(BaseModel):
+class Size(BaseModel, frozen=True, extra="forbid", strict=True):
     """The backbone around the memory."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     width: Annotated[int, Field(ge=4, le=65536)] = 64
     """Channels of the residual stream."""

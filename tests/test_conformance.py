@@ -44,7 +44,15 @@ def test_pair(variant, check):
     check(variant)
 
 
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if v not in PAIRS], ids=str)
+SETTINGS = [v for v in VARIANTS if v not in PAIRS]
+OFTEN = set(SETTINGS[::3])
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [v if v in OFTEN else pytest.param(v, marks=pytest.mark.slow) for v in SETTINGS],
+    ids=str,
+)
 def test_setting(variant):
     """Less than a pair gets: the naive loop below is the same for whole sequences."""
     check_shapes(variant)

@@ -165,7 +165,7 @@ how = samples.recipe()
 with Progress(5, [], how, Console()) as view:
     view.started(samples.spec(0, samples.variants()[0], how, "x"))
     view.finished(samples.record(0, samples.variants()[0], 0.5))
-    time.sleep(30)
+    time.sleep(300)
 """
 
 
@@ -190,7 +190,7 @@ def test_ctrl_c_on_a_real_terminal():
             if not read:
                 break
             out += read.decode()
-        assert process.wait(timeout=30) != 0
+        assert process.wait(timeout=180) != 0
     os.close(ours)
     assert out.index(HIDE) < out.rindex(SHOW)
     assert "KeyboardInterrupt" in out[out.rindex(SHOW) :]

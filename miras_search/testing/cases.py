@@ -81,19 +81,20 @@ def pairs(**side_choices: Any) -> list[Variant]:
     Most faults are of two choices, and this takes a few dozen variants where all combinations are
     thousands. Greedy: the next one is that with the most pairs that were not met.
     """
-    left = {v: _met(v) for v in combinations(**side_choices)}
-    missing, chosen = set().union(*left.values()), []
+    left = [(v, _met(v)) for v in combinations(**side_choices)]
+    missing, chosen = set().union(*(met for _, met in left)), []
     while missing:
-        best = max(left, key=lambda v: len(left[v] & missing))
+        left = [(v, met & missing) for v, met in left]
+        best, met = max(left, key=lambda entry: len(entry[1]))
         chosen.append(best)
-        missing -= left.pop(best)
+        missing -= met
     return chosen
 
 
-def _met(variant: Variant) -> set[frozenset[tuple[str, str]]]:
+def _met(variant: Variant) -> set[tuple[str, str]]:
     """The pairs of kinds of a variant."""
-    kinds = [(axis, component.kind) for axis, component in variant.axes().items()]
-    return {frozenset(pair) for pair in combine(kinds, 2)}
+    kinds = [f"{axis}={component.kind}" for axis, component in variant.axes().items()]
+    return set(combine(kinds, 2))
 
 
 def variants(**side_choices: Any) -> list[Variant]:
