@@ -1,4 +1,4 @@
-"""Run comparisons, print them, and write bench.json: see `--help`."""
+"""Run comparisons, print them, and write bench.json and bench.svg: see `--help`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.layers import LAYERS, reading, training
+from benchmarks.figure import draw
+from benchmarks.layers import (
+    DEEP,
+    DELTA,
+    LAYERS,
+    PRODUCT_FLOPS,
+    SMALL_WIDTH,
+    deep_plan,
+    kinds,
+    mixer,
+    product,
+    reading,
+    training,
+)
 from benchmarks.timing import Row, compare, interleaved, row
 
 if TYPE_CHECKING:
@@ -29,6 +42,40 @@ def layer(rounds: int) -> Iterator[Row]:
         calls = {name: training(LAYERS[name](), BATCH, LENGTH) for name in (*ours, peer)}
         times = interleaved(calls, rounds)
         yield from (compare(name, peer, times) for name in ours)
+
+
+def bound(rounds: int) -> Iterator[Row]:
+    """The time that the matrix products of a training step would take at the rate of a large one,
+    three forward passes of them, over the time of the step: 1 is the bound of the machine."""
+    for chunk in (16, 64):
+        plan = deep_plan(chunk, LENGTH)
+        products = 3 * plan.flops_per_token * BATCH * LENGTH
+        names = [f"{n}, chunk {chunk}" for n in ("anchored mlp", "compiled mlp")]
+        calls = {name: training(LAYERS[name](), BATCH, LENGTH) for name in names}
+        times = interleaved(calls | {"product": product}, rounds)
+        for name in names:
+            pairs = zip(times["product"], times[name], strict=True)
+            shares = [products / PRODUCT_FLOPS * one / step for one, step in pairs]
+            yield row(f"{name}: share of the bound", "matrix products", shares)
+
+
+def naive(rounds: int) -> Iterator[Row]:
+    """Training steps of 128 tokens against the loop that goes token by token."""
+    for name, axes, chunk in (("anchored mlp", DEEP, 64), ("delta rule", DELTA, 1)):
+        calls = {
+            name: training(mixer(axes, chunk), BATCH, 128),
+            "token loop": training(mixer(axes, chunk, "reference"), BATCH, 128),
+        }
+        yield compare(name, "token loop", interleaved(calls, min(rounds, 3)))
+
+
+def variants(rounds: int) -> Iterator[Row]:
+    """Training steps of 1,024 tokens at chunk 64 against the token loop, one row for each kind
+    beside its companions, at the size of a small sweep."""
+    for name, fast, slow in kinds():
+        layers = {name: fast, "token loop": slow}
+        calls = {n: training(layer, 1, LENGTH, SMALL_WIDTH) for n, layer in layers.items()}
+        yield compare(name, "token loop", interleaved(calls, 1))
 
 
 def memory(rounds: int) -> Iterator[Row]:
@@ -73,7 +120,7 @@ def stream(rounds: int) -> Iterator[Row]:
 
 
 GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
-    f.__name__: f for f in (layer, memory, attention, length, stream)
+    f.__name__: f for f in (layer, bound, memory, attention, naive, length, stream, variants)
 }
 
 
@@ -109,8 +156,9 @@ def main() -> None:
     for name in options.groups or GROUPS:
         for found in GROUPS[name](options.rounds):
             print(found, flush=True)
-            rows.append(found.plain())
-    options.out.write_text(json.dumps(rows, indent=2) + "\n")
+            rows.append(found)
+    options.out.write_text(json.dumps([row.plain() for row in rows], indent=2) + "\n")
+    draw(rows, options.out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

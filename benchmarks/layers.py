@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from miras_search import registry
 from miras_search.layer import Lowering
 from miras_search.nn.mixer import Mixer
+from miras_search.plan import Plan, plan
+from miras_search.recipe import Size
+from miras_search.testing import variant_with
 from miras_search.variant import Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 WIDTH, HEADS = 256, 4
+SMALL_WIDTH = 64
+"""Of the comparison of all kinds."""
 DEEP = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
 """Titans: a perceptron of two matrices, hidden width 4, gates per head."""
 DELTA = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd"}
@@ -44,9 +50,41 @@ def titans(chunk: int) -> nn.Module:
     )
 
 
-def training(layer: nn.Module, batch: int, length: int) -> Callable[[], None]:
+def deep_plan(chunk: int, length: int) -> Plan:
+    """What one layer of the deep memory costs."""
+    variant = Variant.from_dict(DEEP | {"chunk": chunk, "heads": HEADS})
+    return plan(variant, Size(width=WIDTH, layers=1, mlp=0.0), 1, length)
+
+
+PRODUCT = 2048
+PRODUCT_FLOPS = 2 * PRODUCT**3
+"""Operations of one `product`."""
+
+
+def product() -> None:
+    """A large matrix product, which shows what the machine can do."""
+    x = torch.ones(PRODUCT, PRODUCT)
+    x @ x
+
+
+def kinds() -> Iterator[tuple[str, Mixer, Mixer]]:
+    """Every registered kind beside its companions at a width of 64: its name, its layer as it runs
+    and the same layer token by token."""
+    for axis in registry.AXES:
+        for cls in registry.kinds(axis).values():
+            variant = variant_with(cls(), chunk=64, heads=HEADS)
+            if variant is None or variant.memory.grows:
+                continue
+            yield (
+                str(variant),
+                Mixer(variant, SMALL_WIDTH),
+                Mixer(variant, SMALL_WIDTH, "reference"),
+            )
+
+
+def training(layer: nn.Module, batch: int, length: int, width: int = WIDTH) -> Callable[[], None]:
     """Forward and backward of a layer that returns its output first."""
-    x = torch.randn(batch, length, WIDTH, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(batch, length, width, generator=torch.Generator().manual_seed(1))
 
     def step() -> None:
         layer.zero_grad()

@@ -140,6 +140,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
             check_val_every_n_epoch=None,
             gradient_clip_val=recipe.clip,
             accelerator=recipe.accelerator,
+            precision=recipe.precision,
             devices=1,
             deterministic="warn",
             num_sanity_val_steps=0,

@@ -330,6 +330,21 @@ def test_a_mixer_is_differentiated_through_all_its_inputs(per):
     assert torch.autograd.gradcheck(lambda x: mixer(x)[0], x, fast_mode=True)
 
 
+@pytest.mark.parametrize("variant", ALONE[:6], ids=str)
+def test_a_memory_is_held_in_full_precision_under_bf16(variant):
+    """Activations carry 8 bits: the logits are those of float32 within a few of their steps."""
+    model = model_of(variant, Size(width=8, layers=2), dtype=torch.float32, strong=False)
+    tokens = tokens_of()
+    exact = logits_of(model, tokens)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits, state = model(tokens)
+    for layer in state:
+        held = torch.bfloat16 if variant.memory.grows else torch.float32
+        assert {x.dtype for x in layer.memory.tensors.values()} == {held}
+    assert logits.dtype == torch.bfloat16
+    assert 0 < (logits - exact).norm() < 8 * 2**-8 * exact.norm()
+
+
 def test_lowerings_agree_in_a_model():
     for variant in ALONE:
         outputs = []

@@ -83,6 +83,7 @@ def test_digest_covers_what_decides_a_result():
         "clip": 2,
         "evaluate": 3,
         "seed": 1,
+        "precision": "bf16-mixed",
     }
     digests = {Recipe.from_dict({"task": "mqar", name: v}).digest for name, v in changed.items()}
     assert len(digests | {base.digest}) == len(changed) + 1

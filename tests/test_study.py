@@ -245,6 +245,14 @@ def test_a_trial_that_diverges_or_cannot_be_held_is_recorded_and_the_sweep_goes_
     assert states[1e30]["score"] is None
 
 
+def test_a_trial_in_mixed_precision(tmp_path: Path) -> None:
+    with begin(tmp_path, "precision=bf16-mixed", "trials=1") as study:
+        spec = study.ask()
+        assert spec
+        record = run_trial(spec)
+    assert record.state == "complete", record.reason
+
+
 def test_a_model_larger_than_memory_is_recorded(tmp_path: Path) -> None:
     # 65536 x 3 * 65536 numbers are 51 GB, which malloc refuses where there is less memory.
     with begin(tmp_path, "size.width=65536", "trials=1") as study:

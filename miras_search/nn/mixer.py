@@ -89,18 +89,23 @@ class Mixer(nn.Module):
             functional.silu(qkv).mT.contiguous().unflatten(-1, (self.parts, self.variant.heads, -1))
         )
         q, k, v = parts.split([1, self.parts // 2, self.parts // 2], dim=2)
-        y, memory = memorize(
-            self.variant,
-            self._keys(q.flatten(1, 2)),
-            self._keys(k.flatten(1, 2)),
-            v.flatten(1, 2),
-            self.gates(x),
-            {name: self.variant.retention.feasible(w) for name, w in self.initial.items()},
-            None if state is None else state.memory,
-            self.lowering,
-        )
-        y = self.norm(y).flatten(-2) * functional.silu(self.output_gate(x))
-        return self.output(y), MixerState(padded[..., padded.shape[-1] - kernel + 1 :], memory)
+        gates = self.gates(x)
+        # A memory that is updated is held in full precision; one that grows is read as it comes.
+        held = q.dtype if self.variant.memory.grows else self.norm.weight.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            y, memory = memorize(
+                self.variant,
+                self._keys(q.flatten(1, 2)).to(held),
+                self._keys(k.flatten(1, 2)).to(held),
+                v.flatten(1, 2).to(held),
+                {name: gate.to(held) for name, gate in gates.items()},
+                {name: self.variant.retention.feasible(w) for name, w in self.initial.items()},
+                None if state is None else state.memory,
+                self.lowering,
+            )
+        y = self.norm(y.to(self.norm.weight.dtype)).flatten(-2)
+        y = self.output(y * functional.silu(self.output_gate(x)))
+        return y, MixerState(padded[..., padded.shape[-1] - kernel + 1 :], memory)
 
     def _keys(self, x: Tensor) -> Tensor:
         """Normalised keys or queries; features of them are normalised again."""
