@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ class Mixer(nn.Module):
         gates = self.gates(x)
         # A memory that is updated is held in full precision; one that grows is read as it comes.
         held = q.dtype if self.variant.memory.grows else self.norm.weight.dtype
-        with torch.autocast(x.device.type, enabled=False):
+        with _as_given(x.device.type):
             y, memory = memorize(
                 self.variant,
                 self._keys(q.flatten(1, 2)).to(held),
@@ -121,3 +122,10 @@ class Mixer(nn.Module):
                 return functional.rms_norm(x, x.shape[-1:], eps=1e-6)
             case _:
                 return x
+
+
+def _as_given(device: str) -> AbstractContextManager:
+    """Operations take the dtype of what they are given; the meta device knows nothing else."""
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
