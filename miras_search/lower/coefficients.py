@@ -24,8 +24,8 @@ G = TypeVar("G", Tensor, Tensor | float)
 class Coefficients:
     """What each of the C tokens of a tile sees of n carried tensors Z and of the writes u h^T.
 
-        W_t    = sum_j read_carry[t, j] Z[j] - sum_{i <= t} read_write[t, i] u_i h_i^T
-        Z_C[m] = sum_j end_carry[m, j]  Z[j] - sum_i        end_write[i, m]  u_i h_i^T
+        W_t    = sum_j read_carry[t, j] Z[j] + sum_{i <= t} read_write[t, i] u_i h_i^T
+        Z_C[m] = sum_j end_carry[m, j]  Z[j] + sum_i        end_write[i, m]  u_i h_i^T
 
     Each has leading dimensions of the gates and a last dimension of 1, of `out` for gates per row
     of the matrix, or of `in` for gates per column.
@@ -71,8 +71,8 @@ class Coefficients:
 
 
 def multiply_out(update: Transition, step: Tensor | float, tokens: Tensor) -> Coefficients:
-    """The coefficients of tiles whose tokens have the transitions `update` and write `step` times
-    their gradients: entries and steps are `[..., C, *]`, or numbers.
+    """The coefficients of tiles whose tokens have the transitions `update` and move by `step` times
+    what these inject: entries and steps are `[..., C, *]`, or numbers.
 
     Neighbouring blocks of tokens are joined until one is left: C log C work in log C operations.
     Nothing is divided and no logarithm taken, so that a factor of 0 is exact. `tokens` `[C, 1]`
@@ -150,7 +150,7 @@ def of_gates(
     factor on each gradient."""
     by_name = {name: flat(g, rows) for name, g in gates.items()}
     update = algorithm.transition(by_name[RETAIN], by_name)
-    return multiply_out(update, flat(gates["step"] * scale, rows), tokens)
+    return multiply_out(update, flat(-gates["step"] * scale, rows), tokens)
 
 
 def _halves(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:

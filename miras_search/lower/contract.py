@@ -80,8 +80,8 @@ class Contracted:
         seen = self.coefficients.read_write
         kept = read_carried(self.z, x, self.coefficients.read_carry, self.rows)
         if self.rows:
-            return kept - torch.einsum("...ti,...tio,...io->...to", x @ self.h.mT, seen, self.u)
-        return kept - overlap(seen, x, self.h) @ self.u
+            return kept + torch.einsum("...ti,...tio,...io->...to", x @ self.h.mT, seen, self.u)
+        return plus_product(kept, overlap(seen, x, self.h), self.u)
 
     def end(self) -> Tensor:
         """What is carried out of the tile, `[..., n, in, out]`."""
@@ -89,9 +89,9 @@ class Contracted:
         kept = mixed(c.end_carry, self.z, self.rows)
         if self.rows:
             weighted = (c.end_write * self.u[..., None, :]).transpose(-3, -2)
-            return kept - self.h.mT[..., None, :, :] @ weighted
-        written = (c.end_write * self.h[..., None, :]).flatten(-2).mT @ self.u
-        return kept - written.unflatten(-2, self.z.shape[-3:-1])
+            return kept + self.h.mT[..., None, :, :] @ weighted
+        weighted = (c.end_write * self.h[..., None, :]).flatten(-2)
+        return plus_product(kept.flatten(-3, -2), weighted.mT, self.u).view_as(kept)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,12 @@ def formed(z: Tensor, u: Tensor, h: Tensor, c: Coefficients, rows: bool) -> Tens
     else:
         kept = (c.read_carry[..., None] * z[..., None, :, :, :]).sum(-3)
         written = (c.read_write * h[..., None, :, :]).mT @ u[..., None, :, :]
-    return (kept - written).mT
+    return (kept + written).mT
+
+
+def plus_product(kept: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """kept + a @ b in one operation, `[..., m, n]`."""
+    return torch.baddbmm(*(x.flatten(0, -3) for x in (kept, a, b))).view_as(kept)
 
 
 def read_carried(z: Tensor, x: Tensor, carry: Tensor, rows: bool) -> Tensor:

@@ -84,7 +84,7 @@ def _known(u: Tensor) -> Solve:
 
 def _solve(k: Tensor, v: Tensor, carry: Tensor, seen: Tensor) -> Solve:
     """One system for all columns of u."""
-    solved = inverse(overlap(seen, k, k))
+    solved = inverse(-overlap(seen, k, k))
     reads = (solved @ (carry * k[..., None, :]).flatten(-2)).unbind(2)
     wanted = (solved @ v).unbind(2)
     return lambda tile, z: reads[tile] @ z.flatten(-3, -2) - wanted[tile]
@@ -92,7 +92,7 @@ def _solve(k: Tensor, v: Tensor, carry: Tensor, seen: Tensor) -> Solve:
 
 def _solve_rows(k: Tensor, v: Tensor, carry: Tensor, seen: Tensor) -> Solve:
     """One system for each column of u: coefficients are of rows."""
-    below = seen * (k @ k.mT)[..., None]
+    below = -seen * (k @ k.mT)[..., None]
     solved = inverse(below.movedim(-1, -3)).unbind(2)  # each [B, H, out, C, C]
     keys, wanted, carries = k.unbind(2), v.unbind(2), carry.unbind(2)
 

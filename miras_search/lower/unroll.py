@@ -81,10 +81,9 @@ class Unrolling:
         found = []
         for update in self.variant.algorithm.sums(retain, gates):
             carry, inject = (flat(x, self.rows) for x in (update.carry, update.inject))
-            # A transition subtracts what it injects.
-            found.append(multiply_out(Transition(((carry,),), (-inject,)), 1.0, tokens))
+            found.append(multiply_out(Transition(((carry,),), (inject,)), 1.0, tokens))
         moved = Transition(((flat(retain, self.rows),),), (1.0,))
-        return [*found, multiply_out(moved, flat(gates["step"], self.rows), tokens)]
+        return [*found, multiply_out(moved, flat(-gates["step"], self.rows), tokens)]
 
     def at(self, z: Slots, u: Tensor, h: Tensor, prepared: Tile) -> Unrolled:
         """The matrix during a tile: u `[B, H, P + C, out]` and h `[B, H, P + C, in]` with P =
@@ -154,15 +153,15 @@ class Unrolled:
 
 
 def _scanned(old: Tensor, x: Tensor, c: Coefficients, rows: bool) -> Tensor:
-    """Z_t = carry Z_{t-1} - inject x_t for all tokens, x and result `[B, H, C, out, in]`."""
+    """Z_t = carry Z_{t-1} + inject x_t for all tokens, x and result `[B, H, C, out, in]`."""
     seen, carry = c.read_write, c.read_carry[..., 0, :]  # [B, H, C, C, *] and [B, H, C, *]
     if seen.shape[-1] == 1:
         kept = carry[..., None] * old[:, :, None]
-        return kept - (seen[..., 0] @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
+        return kept + (seen[..., 0] @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
     if rows:
-        return carry[..., None] * old[:, :, None] - torch.einsum("bhtso,bhsoi->bhtoi", seen, x)
+        return carry[..., None] * old[:, :, None] + torch.einsum("bhtso,bhsoi->bhtoi", seen, x)
     kept = carry[..., None, :] * old[:, :, None]
-    return kept - torch.einsum("bhtsi,bhsoi->bhtoi", seen, x)
+    return kept + torch.einsum("bhtsi,bhsoi->bhtoi", seen, x)
 
 
 def _tokens(gates: Gates, h: Tensor) -> list[Gates]:

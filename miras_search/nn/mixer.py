@@ -86,9 +86,8 @@ class Mixer(nn.Module):
         if self.conv is not None:
             qkv = self.conv(padded)
         # The convolution left channels outermost; kernels want them innermost.
-        parts = (
-            functional.silu(qkv).mT.contiguous().unflatten(-1, (self.parts, self.variant.heads, -1))
-        )
+        qkv = functional.silu(qkv.mT.contiguous())
+        parts = qkv.unflatten(-1, (self.parts, self.variant.heads, -1))
         q, k, v = parts.split([1, self.parts // 2, self.parts // 2], dim=2)
         gates = self.gates(x)
         # A memory that is updated is held in full precision; one that grows is read as it comes.
