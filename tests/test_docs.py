@@ -65,7 +65,7 @@ def test_python_runs(file, monkeypatch, tmp_path):
     # What an example registers is forgotten with it.
     for group in (*registry.CHOICES, "task"):
         monkeypatch.setitem(registry._kinds, group, registry.kinds(group))
-    monkeypatch.setattr(identities, "IDENTITIES", [*IDENTITIES])
+    monkeypatch.setattr(identities.base, "IDENTITIES", [*IDENTITIES])
     module = ModuleType(f"example_{file.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     model = Backbone(Space.load("core").sample(random.Random(0)), Size(width=16), vocabulary=256)
