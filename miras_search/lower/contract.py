@@ -86,12 +86,10 @@ class Contracted:
     def end(self) -> Tensor:
         """What is carried out of the tile, `[..., n, in, out]`."""
         c = self.coefficients
-        kept = mixed(c.end_carry, self.z, self.rows)
         if self.rows:
             weighted = (c.end_write * self.u[..., None, :]).transpose(-3, -2)
-            return kept + self.h.mT[..., None, :, :] @ weighted
-        weighted = (c.end_write * self.h[..., None, :]).flatten(-2)
-        return plus_product(kept.flatten(-3, -2), weighted.mT, self.u).view_as(kept)
+            return mixed(c.end_carry, self.z, True) + self.h.mT[..., None, :, :] @ weighted
+        return moved(self.z, c.end_carry, written(self.h, c.end_write), self.u)
 
 
 @dataclass(frozen=True)
@@ -131,6 +129,18 @@ def formed(z: Tensor, u: Tensor, h: Tensor, c: Coefficients, rows: bool) -> Tens
         kept = (c.read_carry[..., None] * z[..., None, :, :, :]).sum(-3)
         written = (c.read_write * h[..., None, :, :]).mT @ u[..., None, :, :]
     return (kept + written).mT
+
+
+def written(h: Tensor, write: Tensor) -> Tensor:
+    """The inputs of a tile as each carried tensor takes them: h `[..., C, in]` and write
+    `[..., C, n, *]`, giving `[..., C, n in]`."""
+    return (write * h[..., None, :]).flatten(-2)
+
+
+def moved(z: Tensor, carry: Tensor, taken: Tensor, u: Tensor) -> Tensor:
+    """What is carried out of a tile, z `[..., n, in, out]`, for inputs as `written` gives them."""
+    kept = mixed(carry, z, False)
+    return plus_product(kept.flatten(-3, -2), taken.mT, u).view_as(kept)
 
 
 def plus_product(kept: Tensor, a: Tensor, b: Tensor) -> Tensor:
