@@ -11,11 +11,12 @@ from miras_search.testing import close, make_inputs, run
 from miras_search.variant import Variant
 
 MOMENTUM = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
-MUON = {"memory": "mlp", "bias": "huber", "retention": "kl", "algorithm": "muon"}
+MIRROR = {"memory": "mlp", "bias": "huber", "retention": "kl", "algorithm": "gd"}
+MUON = MIRROR | {"algorithm": "muon"}
 
 
 @pytest.mark.slow  # half a minute each
-@pytest.mark.parametrize("axes", [MOMENTUM, MUON])
+@pytest.mark.parametrize("axes", [MOMENTUM, MIRROR])
 def test_compiled_is_chunked(axes, caplog):
     """Two whole chunks and a rest, in value and in gradient."""
     variant = Variant.from_dict(axes | {"chunk": 4})
@@ -51,8 +52,9 @@ def test_a_fault_of_the_function_itself_is_raised():
         call(torch.ones(2, 3))
 
 
-def test_an_exact_form_needs_no_compiler():
-    variant = Variant.from_dict(MOMENTUM | {"memory": "matrix"})
+@pytest.mark.parametrize("axes", [MOMENTUM | {"memory": "matrix"}, MUON | {"chunk": 3}])
+def test_what_is_exact_or_forms_its_states_needs_no_compiler(axes):
+    variant = Variant.from_dict(axes)
     inputs, before = make_inputs(variant, 6), seconds()
-    memorize(variant, inputs.q, inputs.k, inputs.v, inputs.gates, None, None, "compiled")
+    memorize(variant, inputs.q, inputs.k, inputs.v, inputs.gates, inputs.weights, None, "compiled")
     assert seconds() == before

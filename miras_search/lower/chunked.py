@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 
 def chunked(call: Call, compile: bool = False) -> tuple[Tensor, State]:
-    """Outputs `[B, H, T, V]` and the state after the last token; with `compile`, whole chunks go
-    through torch.compile."""
+    """Outputs `[B, H, T, V]` and the state after the last token; with `compile`, whole chunks of
+    linear algorithms go through torch.compile."""
     memory = call.variant.memory
     if isinstance(memory, GrowingMemory):
         state = call.state.with_pairs(call.k, call.v)
@@ -72,6 +72,8 @@ def _learn(
     }
     offset = call.state.position % variant.anchor_every
     anchor = {m: before[f"anchor/{m}"] for m in moves} if offset else {}
+    # Of formed states (Muon behind a mirror map) torch 2.13 compiles a wrong gradient.
+    compile = compile and all(isinstance(move, Contraction) for move in moves.values())
     outputs, past = [], window.carried(call)
     tile = min(move.tile for move in moves.values())
     size = tile if variant.gradient_is_constant else variant.anchor_every
