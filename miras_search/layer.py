@@ -59,8 +59,9 @@ def memorize(
             Any split of a sequence into calls gives the same result. It belongs to its variant
             (chunk included), batch, widths and dtype.
         lowering: "reference" goes token by token and is the definition; "chunked" computes the
-            same function a chunk at a time; "compiled" is that through torch.compile, which takes
-            half a minute at first; "auto" takes the cheapest that need not be compiled.
+            same function a chunk at a time; "compiled" is that with deep memories of linear
+            algorithms through torch.compile, which takes half a minute at first; "auto" takes the
+            cheapest that need not be compiled.
 
     Returns:
         The outputs `[B, T, H, V]` and the state after the last token.

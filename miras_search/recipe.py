@@ -86,8 +86,8 @@ class Recipe(BaseModel):
     workers: Positive | None = None
     """Trials at a time; null is one for each core."""
     compile: bool = False
-    """Whether chunks of deep memories go through torch.compile: half a minute a variant, then
-    faster steps."""
+    """Whether chunks of deep memories under linear algorithms go through torch.compile: half a
+    minute a variant, then faster steps."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Of activations, in Lightning's words; a memory that is updated is always held in float32."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from often import often
 
 from miras_search import legality, registry
 from miras_search.layer import memorize
@@ -45,14 +46,9 @@ def test_pair(variant, check):
 
 
 SETTINGS = [v for v in VARIANTS if v not in PAIRS]
-OFTEN = set(SETTINGS[::3])
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [v if v in OFTEN else pytest.param(v, marks=pytest.mark.slow) for v in SETTINGS],
-    ids=str,
-)
+@pytest.mark.parametrize("variant", often(SETTINGS[::3], SETTINGS), ids=str)
 def test_setting(variant):
     """Less than a pair gets: the naive loop below is the same for whole sequences."""
     check_shapes(variant)

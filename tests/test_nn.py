@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from often import often
 from pydantic import ValidationError
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,7 +15,7 @@ from miras_search.nn.gates import Gate
 from miras_search.nn.mixer import Mixer
 from miras_search.plan import plan
 from miras_search.recipe import Size
-from miras_search.testing import cases, close, combinations, variant_with
+from miras_search.testing import cases, close, combinations, pairs, variant_with, variants
 from miras_search.variant import Variant
 
 SIZE = Size(width=8, layers=1, mlp=1.0)
@@ -77,7 +78,8 @@ def logits_of(model, tokens):
 
 
 ALONE = list(dict.fromkeys([*KINDS, *(DEEP.replace(macro=macro) for macro in cases("macro"))]))
-"""Every kind beside its companions; combinations are tested without the layers around them."""
+"""Every kind beside its companions."""
+PAIRS = often(ALONE, pairs(chunk=4, heads=2))
 
 
 @pytest.mark.parametrize("variant", ALONE, ids=str)
@@ -113,7 +115,7 @@ def test_every_combination_takes_a_training_step(memory, every):
     print(f"{len(mine)} legal combinations with memory {memory}, every {every}")
 
 
-@pytest.mark.parametrize("variant", ALONE, ids=str)
+@pytest.mark.parametrize("variant", PAIRS, ids=str)
 def test_split_stream_equals_whole(variant):
     model, tokens = model_of(variant, Size(width=8, layers=2)), tokens_of(tokens=14)
     with torch.no_grad():
@@ -127,7 +129,7 @@ def test_split_stream_equals_whole(variant):
             assert [layer.nbytes for layer in state] == [layer.nbytes for layer in end]
 
 
-@pytest.mark.parametrize("variant", ALONE, ids=str)
+@pytest.mark.parametrize("variant", PAIRS, ids=str)
 def test_causal_and_independent(variant):
     model, tokens = model_of(variant, Size(width=8, layers=2)), tokens_of()
     whole = logits_of(model, tokens)
@@ -143,7 +145,7 @@ def test_causal_and_independent(variant):
     close(logits_of(model, tokens[:1])[0], whole[0], "sample 0 alone", 1e-12)
 
 
-@pytest.mark.parametrize("variant", ALONE, ids=str)
+@pytest.mark.parametrize("variant", PAIRS, ids=str)
 def test_plan_counts_what_is_there(variant):
     """Of the whole sequence and of every layer, though the plan runs parts of them."""
     size = Size(width=8, layers=2, mlp=1.0)
@@ -330,31 +332,41 @@ def test_a_mixer_is_differentiated_through_all_its_inputs(per):
     assert torch.autograd.gradcheck(lambda x: mixer(x)[0], x, fast_mode=True)
 
 
-@pytest.mark.parametrize("variant", ALONE[:6], ids=str)
-def test_a_memory_is_held_in_full_precision_under_bf16(variant):
-    """Activations carry 8 bits: the logits are those of float32 within a few of their steps."""
-    model = model_of(variant, Size(width=8, layers=2), dtype=torch.float32, strong=False)
-    tokens = tokens_of()
-    exact = logits_of(model, tokens)
+@pytest.mark.parametrize("variant", ALONE, ids=str)
+def test_a_memory_is_held_in_full_precision_under_bf16(variant, monkeypatch):
+    """What a layer gives to the memory, and that the memory makes of it what it makes elsewhere."""
+    calls = []
+
+    def spy(*given):
+        calls.append((given, memorize(*given)))
+        return calls[-1][1]
+
+    monkeypatch.setattr("miras_search.nn.mixer.memorize", spy)
+    model = model_of(variant, Size(width=8, layers=2), dtype=torch.float32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        logits, state = model(tokens)
-    for layer in state:
-        held = torch.bfloat16 if variant.memory.grows else torch.float32
-        assert {x.dtype for x in layer.memory.tensors.values()} == {held}
+        logits, _ = model(tokens_of())
     assert logits.dtype == torch.bfloat16
-    assert 0 < (logits - exact).norm() < 8 * 2**-8 * exact.norm()
+    for given, (y, state) in calls:
+        layer, q, k, v, gates, weights, *rest = given
+        held = torch.bfloat16 if layer.memory.grows else torch.float32
+        tensors = (q, k, v, *gates.values(), *weights.values(), *state.tensors.values())
+        assert {x.dtype for x in tensors} == {held}
+        with torch.no_grad():
+            again, after = memorize(layer, q, k, v, gates, weights, *rest)
+        assert again.equal(y)
+        assert all(x.equal(state.tensors[name]) for name, x in after.tensors.items())
 
 
-def test_lowerings_agree_in_a_model():
-    for variant in ALONE:
-        outputs = []
-        for lowering in ("reference", "chunked", "auto"):
-            torch.manual_seed(0)
-            size = SIZE.model_copy(update={"layers": variant.macro.depth})
-            model = Backbone(variant, size, VOCABULARY, lowering).double()
-            outputs.append(logits_of(model, tokens_of()))
-        close(outputs[1], outputs[0], f"{variant}")
-        close(outputs[2], outputs[0], f"{variant}")
+@pytest.mark.parametrize("variant", often(ALONE, variants(chunk=4, heads=2)), ids=str)
+def test_lowerings_agree_in_a_model(variant):
+    outputs = []
+    for lowering in ("reference", "chunked", "auto"):
+        torch.manual_seed(0)
+        size = SIZE.model_copy(update={"layers": variant.macro.depth})
+        model = Backbone(variant, size, VOCABULARY, lowering).double()
+        outputs.append(logits_of(model, tokens_of()))
+    close(outputs[1], outputs[0], f"{variant}")
+    close(outputs[2], outputs[0], f"{variant}")
 
 
 def test_widths_that_do_not_divide_are_refused():

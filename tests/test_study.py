@@ -20,6 +20,7 @@ from miras_search.errors import UserError
 from miras_search.executor import local
 from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
+from miras_search.record import TrialRecord
 from miras_search.study import Study, study_name
 from miras_search.trial import TrialSpec, outcome
 from miras_search.trial import run as run_trial
@@ -245,20 +246,27 @@ def test_a_trial_that_diverges_or_cannot_be_held_is_recorded_and_the_sweep_goes_
     assert states[1e30]["score"] is None
 
 
-def test_a_trial_in_mixed_precision(tmp_path: Path) -> None:
-    with begin(tmp_path, "precision=bf16-mixed", "trials=1") as study:
+def one_trial(folder: Path, *overrides: str) -> TrialRecord:
+    """The first trial of a study, in this process."""
+    with begin(folder, "trials=1", *overrides) as study:
         spec = study.ask()
         assert spec
-        record = run_trial(spec)
-    assert record.state == "complete", record.reason
+        return run_trial(spec)
+
+
+def test_precision_is_that_of_the_recipe(tmp_path: Path) -> None:
+    """The same trial, but for rounding to 8 bits: at chance both lose about the same."""
+    scores = []
+    for how in ("32-true", "bf16-mixed"):
+        record = one_trial(tmp_path / how, f"precision={how}")
+        assert record.state == "complete", record.reason
+        scores.append(record.metrics["validation/bits_per_token"])
+    assert 0 < abs(scores[1] - scores[0]) < 0.1 * scores[0]
 
 
 def test_a_model_larger_than_memory_is_recorded(tmp_path: Path) -> None:
     # 65536 x 3 * 65536 numbers are 51 GB, which malloc refuses where there is less memory.
-    with begin(tmp_path, "size.width=65536", "trials=1") as study:
-        spec = study.ask()
-        assert spec
-        record = run_trial(spec)
+    record = one_trial(tmp_path, "size.width=65536")
     assert record.state == "out of memory", record.reason
 
 

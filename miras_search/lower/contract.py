@@ -87,9 +87,10 @@ class Contracted:
         """What is carried out of the tile, `[..., n, in, out]`."""
         c = self.coefficients
         if self.rows:
-            weighted = (c.end_write * self.u[..., None, :]).transpose(-3, -2)
-            return mixed(c.end_carry, self.z, True) + self.h.mT[..., None, :, :] @ weighted
-        return moved(self.z, c.end_carry, written(self.h, c.end_write), self.u)
+            writes = (c.end_write * self.u[..., None, :]).transpose(-3, -2)
+            return mixed(c.end_carry, self.z, True) + self.h.mT[..., None, :, :] @ writes
+        kept = mixed(c.end_carry, self.z, False).flatten(-3, -2)
+        return plus_product(kept, weighted(self.h, c.end_write).mT, self.u).view_as(self.z)
 
 
 @dataclass(frozen=True)
@@ -131,16 +132,10 @@ def formed(z: Tensor, u: Tensor, h: Tensor, c: Coefficients, rows: bool) -> Tens
     return (kept + written).mT
 
 
-def written(h: Tensor, write: Tensor) -> Tensor:
-    """The inputs of a tile as each carried tensor takes them: h `[..., C, in]` and write
-    `[..., C, n, *]`, giving `[..., C, n in]`."""
-    return (write * h[..., None, :]).flatten(-2)
-
-
-def moved(z: Tensor, carry: Tensor, taken: Tensor, u: Tensor) -> Tensor:
-    """What is carried out of a tile, z `[..., n, in, out]`, for inputs as `written` gives them."""
-    kept = mixed(carry, z, False)
-    return plus_product(kept.flatten(-3, -2), taken.mT, u).view_as(kept)
+def weighted(x: Tensor, c: Tensor) -> Tensor:
+    """Inputs as each of n carried tensors takes them: x `[..., C, in]`, c `[..., C, n, *]`, giving
+    `[..., C, n in]`."""
+    return (c * x[..., None, :]).flatten(-2)
 
 
 def plus_product(kept: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -152,7 +147,7 @@ def read_carried(z: Tensor, x: Tensor, carry: Tensor, rows: bool) -> Tensor:
     """sum_j carry[t, j] Z[j] x_t for carry `[..., C, n, *]` and x `[..., C, in]`."""
     if rows:
         return (carry.transpose(-3, -2) * (x[..., None, :, :] @ z)).sum(-3)
-    return (carry * x[..., None, :]).flatten(-2) @ z.flatten(-3, -2)
+    return weighted(x, carry) @ z.flatten(-3, -2)
 
 
 def overlap(seen: Tensor, x: Tensor, h: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from miras_search.lower.call import RETAIN, Call, State
 from miras_search.lower.coefficients import of_gates
-from miras_search.lower.contract import moved, overlap, plus_product, read_carried, written
+from miras_search.lower.contract import overlap, plus_product, read_carried, weighted
 from miras_search.lower.tiles import fold, segments
 from miras_search.lower.triangular import inverse
 
@@ -69,15 +69,10 @@ def _tiles(
     else:
         solve = _known(bias.gradient(torch.zeros_like(v), v, bias_gates))
     states, us = [], []
-    # What needs no state is computed for all tiles at once.
-    taken = () if rows else written(k, c.end_write).unbind(2)
     for i, (key, mine) in enumerate(zip(k.unbind(2), c.unbind(2), strict=True)):
         states.append(z)
         us.append(solve(i, z))
-        if rows:
-            z = motion.at(z, us[-1], key, mine).end()
-        else:
-            z = moved(z, mine.end_carry, taken[i], us[-1])
+        z = motion.at(z, us[-1], key, mine).end()
     return motion.at(torch.stack(states, 2), torch.stack(us, 2), k, c).read(q), z
 
 
@@ -90,7 +85,7 @@ def _known(u: Tensor) -> Solve:
 def _solve(k: Tensor, v: Tensor, carry: Tensor, seen: Tensor) -> Solve:
     """One system for all columns of u."""
     solved = inverse(-overlap(seen, k, k))
-    reads = (solved @ (carry * k[..., None, :]).flatten(-2)).unbind(2)
+    reads = (solved @ weighted(k, carry)).unbind(2)
     wanted = (solved @ -v).unbind(2)
     return lambda tile, z: plus_product(wanted[tile], reads[tile], z.flatten(-3, -2))
 

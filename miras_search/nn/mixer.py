@@ -92,11 +92,11 @@ class Mixer(nn.Module):
         gates = self.gates(x)
         # A memory that is updated is held in full precision; one that grows is read as it comes.
         held = q.dtype if self.variant.memory.grows else self.norm.weight.dtype
-        with _as_given(x.device.type):
+        with _no_autocast(x.device.type):
             y, memory = memorize(
                 self.variant,
-                self._keys(q.flatten(1, 2)).to(held),
-                self._keys(k.flatten(1, 2)).to(held),
+                self._keys(q.flatten(1, 2).to(held)),
+                self._keys(k.flatten(1, 2).to(held)),
                 v.flatten(1, 2).to(held),
                 {name: gate.to(held) for name, gate in gates.items()},
                 {name: self.variant.retention.feasible(w) for name, w in self.initial.items()},
@@ -123,8 +123,8 @@ class Mixer(nn.Module):
                 return x
 
 
-def _as_given(device: str) -> AbstractContextManager:
-    """Operations take the dtype of what they are given; the meta device knows nothing else."""
+def _no_autocast(device: str) -> AbstractContextManager:
+    """Operations keep the dtype of what they are given; the meta device knows nothing else."""
     if torch.amp.is_autocast_available(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()

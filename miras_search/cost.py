@@ -1,0 +1,101 @@
+"""What a model costs: its parts are run on a few tokens, and what they do is counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from miras_search.lower.contract import TILE
+from miras_search.nn.backbone import Backbone, Block
+from miras_search.plan import choose_lowering
+
+if TYPE_CHECKING:
+    from miras_search.recipe import Size
+    from miras_search.variant import Variant
+
+SMALL = 2**24
+"""Parameters up to which a model is run to be counted, and not only traced."""
+
+
+class Cost(NamedTuple):
+    """Of a sequence of some tokens."""
+
+    flops: int
+    """Floating-point operations of the forward pass (matrix products only)."""
+    state_bytes: int
+    """Bytes it leaves in the memory, as float32."""
+    parameters: int
+    """Trainable parameters."""
+
+
+def of_model(variant: Variant, size: Size, vocabulary: int, length: int) -> Cost:
+    """A whole model over `length` tokens, of one block of each sort.
+
+    Raises:
+        ValueError: the width cannot be split as the variant wants.
+    """
+    with torch.device("meta"):
+        model = Backbone(variant, size, vocabulary)
+        head = nn.Linear(size.width, vocabulary, bias=False)
+    parameters = sum(p.numel() for p in model.parameters())
+    layers = variant.macro.layers(variant, size.layers)
+    costs = {}
+    for layer in set(layers):
+        # Tracing takes ten times as long for each operation, but a growing memory has few of them,
+        # and attention on the CPU has no formula.
+        traced = layer.memory.grows or parameters > SMALL
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if traced else "cpu"):
+            block = Block(layer, size)
+        costs[layer] = _of_block(block, layer, size.width, length)
+    return Cost(
+        flops=_of_run(head, size.width, length).flops + sum(costs[x].flops for x in layers),
+        state_bytes=sum(costs[layer].state_bytes for layer in layers),
+        parameters=parameters,
+    )
+
+
+def _of_block(block: nn.Module, layer: Variant, width: int, length: int) -> Cost:
+    """The work repeats after a period, and its repetitions are not run."""
+    period = _period(layer)
+    again = 0 if period is None else (length - layer.algorithm.window_length) // period - 1
+    if period is None or again < 1:
+        return _of_run(block, width, length)
+    short = length - again * period
+    once, twice = (_of_run(block, width, n) for n in (short, short + period))
+    return once._replace(flops=once.flops + again * (twice.flops - once.flops))
+
+
+def _period(layer: Variant) -> int | None:
+    """Tokens after which a memory does the same again; none, where it grows."""
+    if layer.memory.grows:
+        return None
+    if choose_lowering(layer).name == "reference":
+        return 1
+    return TILE if layer.affine or layer.gradient_is_constant else layer.anchor_every
+
+
+def _of_run(module: nn.Module, width: int, tokens: int) -> Cost:
+    """A module that takes `[1, tokens, width]`, and may return its state second."""
+    parameters = list(module.parameters())
+    with torch.no_grad(), _Counter() as counter:
+        found = module(torch.zeros(1, tokens, width, device=parameters[0].device))
+    held = found[1].nbytes if isinstance(found, tuple) else 0
+    return Cost(counter.flops, held, sum(p.numel() for p in parameters))
+
+
+class _Counter(TorchDispatchMode):
+    """Operations by torch's own formulas. Its FlopCounterMode finds the same in several times the
+    time, because it tries to take apart every operation that has no formula."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
