@@ -4,13 +4,30 @@ import pytest
 import torch
 from naive import memorize as naive
 
-from miras_search import registry
+from miras_search import legality, registry
 from miras_search.layer import memorize
-from miras_search.testing import assert_same, combinations, make_inputs, pairs, run, variants
+from miras_search.testing import (
+    assert_same,
+    cases,
+    combinations,
+    make_inputs,
+    pairs,
+    run,
+    variants,
+)
+from miras_search.variant import Variant
 
 PAIRS = pairs(chunk=16)
 VARIANTS = variants(chunk=4)
 LENGTHS = (1, 63, 64, 65, 200)
+DELTA = Variant.from_dict({"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd"})
+AFFINE = [
+    variant
+    for axis in registry.AXES
+    for case in cases(axis)
+    if not legality.reasons(variant := DELTA.replace(**{axis: case})) and variant.affine
+]
+"""The delta rule and linear attention, with every setting of each axis."""
 
 
 @pytest.mark.parametrize("tokens", LENGTHS)
@@ -41,6 +58,16 @@ def test_setting_against_the_naive_loop(variant, chunk, lowering):
     inputs = make_inputs(at, 11, seed=chunk)
     one, two = (run(at, inputs, lowering, gradients=True, function=f) for f in (memorize, naive))
     assert_same(variant, inputs, one, two, f"chunk {chunk}, {lowering}")
+
+
+@pytest.mark.parametrize("variant", AFFINE, ids=str)
+def test_one_system_a_tile_against_the_naive_loop(variant):
+    """Every gradient at the memory before its token, over tiles of 16 or 64 and a part of one."""
+    inputs = make_inputs(variant, 70, seed=5)
+    one, two = (
+        run(variant, inputs, "chunked", gradients=True, function=f) for f in (memorize, naive)
+    )
+    assert_same(variant, inputs, one, two, "70 tokens")
 
 
 @pytest.mark.slow
