@@ -68,18 +68,12 @@ def product() -> None:
 
 
 def kinds() -> Iterator[tuple[str, Mixer, Mixer]]:
-    """Every registered kind beside its companions at a width of 64: its name, its layer as it runs
-    and the same layer token by token."""
-    for axis in registry.AXES:
-        for cls in registry.kinds(axis).values():
-            variant = variant_with(cls(), chunk=64, heads=HEADS)
-            if variant is None or variant.memory.grows:
-                continue
-            yield (
-                str(variant),
-                Mixer(variant, SMALL_WIDTH),
-                Mixer(variant, SMALL_WIDTH, "reference"),
-            )
+    """Every registered kind beside its companions at a width of 64, but for those that keep pairs
+    and have no token loop: its name, its layer as it runs and the same layer token by token."""
+    classes = (cls for axis in registry.AXES for cls in registry.kinds(axis).values())
+    found = (variant_with(cls(), chunk=64, heads=HEADS) for cls in classes)
+    for v in dict.fromkeys(v for v in found if v is not None and not v.memory.grows):
+        yield str(v), Mixer(v, SMALL_WIDTH), Mixer(v, SMALL_WIDTH, "reference")
 
 
 def training(layer: nn.Module, batch: int, length: int, width: int = WIDTH) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 import random
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -124,6 +125,24 @@ def test_documented_keys_are_all_keys(heading, cls, elsewhere):
 def test_default_learning_rate_is_the_one_told():
     told = {key: default for key, _, default, _ in table("Recipe keys")}
     assert told["lr"] == flow(Recipe.model_fields["lr"].default.plain())
+
+
+def test_every_choice_and_published_model_is_set_against_its_paper():
+    text = (ROOT / "docs" / "paper_alignment.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    here = " ".join(cell for row in rows for cell in row[:3])
+    documented = {kind for axis in registry.CHOICES for kind, *_ in table(axis)}
+    published = {file.stem for file in (ROOT / "spaces" / "published").glob("*.yaml")}
+    assert not {name for name in documented | published if f"`{name}`" not in here}
+    judged, column = [], None
+    for row, below in pairwise([*rows, [""]]):
+        if below[0].startswith("| ---"):  # a heading
+            column = row.index("status") if "status" in row else None
+        elif column is not None and not row[0].startswith("| ---"):
+            judged.append(row[column])
+    assert len(judged) > 60
+    words = ("faithful", "deviation", "novel", "refused")
+    assert not [status for status in judged if status.split(",")[0].split()[0] not in words]
 
 
 def test_documented_identities_exist():
