@@ -52,7 +52,8 @@ class Transition:
     """One token's update of the n tensors a linear algorithm carries, slot 0 being the state.
 
     Z_t[i] = sum_j carry[i][j] Z_{t-1}[j] - inject[i] step_t grad_t. Entries are numbers or
-    tensors that broadcast to `[..., out, in]`; None carries nothing.
+    tensors that broadcast to `[..., out, in]`; None carries nothing. No other slot may look at the
+    state: carry[i][0] is None for i > 0.
     """
 
     carry: tuple[tuple[Tensor | float | None, ...], ...]
@@ -183,9 +184,10 @@ class Algorithm(Component):
             for carry, inject in zip(update.carry, update.inject, strict=True)
         ]
 
-    def expose(self, slots: Sequence[Tensor], gates: Mapping[str, Tensor]) -> Tensor:
-        """The state that the retention gate shows: slot 0."""
-        return slots[0]
+    def probe(self, x: Tensor, slots: Sequence[Tensor], gates: Mapping[str, Tensor]) -> Tensor:
+        """What the memory is read at in place of x `[..., in]`, given every slot: an algorithm that
+        solves for W = G P carries G, and G is read at P x."""
+        return x
 
     def shapes(self, out: int, width: int) -> dict[str, tuple[int, int]]:
         """The shape of each slot for a matrix `[out, width]`."""

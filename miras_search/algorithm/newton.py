@@ -62,12 +62,12 @@ class Newton(Algorithm):
     ) -> Tensor:
         return gradient
 
-    def expose(self, slots: Sequence[Tensor], gates: Mapping[str, Tensor]) -> Tensor:
+    def probe(self, x: Tensor, slots: Sequence[Tensor], gates: Mapping[str, Tensor]) -> Tensor:
         import torch
 
-        pairs, curvature = slots
+        curvature = slots[1]
         damping = gates["damping"].expand(*curvature.shape[:-2], 1, curvature.shape[-1])
-        return torch.linalg.solve(curvature + damping[..., 0, :].diag_embed(), pairs.mT).mT
+        return torch.linalg.solve(curvature + damping[..., 0, :].diag_embed(), x[..., None])[..., 0]
 
     def shapes(self, out: int, width: int) -> dict[str, tuple[int, int]]:
         return {"weights": (out, width), "curvature": (width, width)}

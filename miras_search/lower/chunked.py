@@ -42,19 +42,20 @@ def chunked(call: Call, compile: bool = False) -> tuple[Tensor, State]:
         y = memory.read(call.q, state.tensors["keys"], state.tensors["values"])
         return y, state.last(memory.kept)
     assert isinstance(memory, ParametricMemory)
-    moves = {m: _motion(call, gates) for m, gates in call.weight_gates.items()}
+    moves = {m: _motion(call, m) for m in call.weight_gates}
     first, *others = moves.values()
     if call.variant.affine and isinstance(first, Contraction) and not others:
         return linear(call, first)
     return _learn(call, memory, moves, compile)
 
 
-def _motion(call: Call, gates: Gates) -> Contraction | Unrolling:
+def _motion(call: Call, matrix: str) -> Contraction | Unrolling:
     """How a matrix moves: causal coefficients are not of rows and columns at once."""
     algorithm, retention = call.variant.algorithm, call.variant.retention
+    gates, state = call.weight_gates[matrix], call.state.tensors[f"{algorithm.slots[0]}/{matrix}"]
     rows, columns = (any(g.dim() and g.shape[d] > 1 for g in gates.values()) for d in (-2, -1))
     if not algorithm.linear or retention.proximal or (rows and columns):
-        return Unrolling(call.variant, rows, columns)
+        return Unrolling(call.variant, rows, columns, state.numel())
     small = rows or columns or not retention.linear
     tile = contract.SMALL_TILE if small else contract.TILE
     return Contraction(call.variant, rows, tile)

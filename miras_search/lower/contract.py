@@ -123,13 +123,17 @@ def mixed(carry: Tensor, z: Tensor, rows: bool) -> Tensor:
 
 def formed(z: Tensor, u: Tensor, h: Tensor, c: Coefficients, rows: bool) -> Tensor:
     """The state after every token, `[..., C, out, in]`, for z `[..., n, in, out]`."""
+    if c.read_carry.shape[-1] == 1:
+        # One large product, of all that is carried and written.
+        written = h[..., :, None] * u[..., None, :]
+        both = torch.cat([z.expand(*written.shape[:-3], *z.shape[-3:]), written], dim=-3)
+        seen = torch.cat([c.read_carry, c.read_write], dim=-2)[..., 0]
+        return (seen @ both.flatten(-2)).unflatten(-1, both.shape[-2:]).mT
     if rows:
         kept = (c.read_carry[..., None, :] * z[..., None, :, :, :]).sum(-3)
-        written = h.mT[..., None, :, :] @ (c.read_write * u[..., None, :, :])
-    else:
-        kept = (c.read_carry[..., None] * z[..., None, :, :, :]).sum(-3)
-        written = (c.read_write * h[..., None, :, :]).mT @ u[..., None, :, :]
-    return (kept + written).mT
+        return (kept + h.mT[..., None, :, :] @ (c.read_write * u[..., None, :, :])).mT
+    kept = (c.read_carry[..., None] * z[..., None, :, :, :]).sum(-3)
+    return (kept + (c.read_write * h[..., None, :, :]).mT @ u[..., None, :, :]).mT
 
 
 def weighted(x: Tensor, c: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,13 +65,7 @@ def _learn(call: Call) -> tuple[Tensor, State]:
             state, *others = algorithm.advance(old, gradient[m], h[m], now[RETAIN], now)
             new = (retention.settle(state, now), *others)
             tensors |= {f"{slot}/{m}": z for slot, z in zip(slots, new, strict=True)}
-        weights = {
-            m: retention.expose(
-                algorithm.expose([tensors[f"{slot}/{m}"] for slot in slots], _now(gates[m]))
-            )
-            for m in matrices
-        }
-        outputs.append(_recall(variant, weights, q[:, :, 0]))
+        outputs.append(_read(variant, tensors, gates, q[:, :, 0]))
         position += 1
     if position % variant.anchor_every == 0:
         tensors = {name: z for name, z in tensors.items() if not name.startswith("anchor/")}
@@ -130,6 +125,19 @@ def _recall(
         return (weights[m] @ h[..., None])[..., 0]
 
     return memory.apply({m: lambda h, m=m: through(m, h) for m in weights}, x)
+
+
+def _read(variant: Variant, state: Weights, gates: dict[str, Gates], q: Tensor) -> Tensor:
+    """What the memory of a state recalls at q `[B, H, K]`, `[B, H, V]`."""
+    memory, algorithm = variant.memory, variant.algorithm
+    assert isinstance(memory, ParametricMemory)
+
+    def through(m: str, x: Tensor) -> Tensor:
+        slots = [state[f"{slot}/{m}"] for slot in algorithm.slots]
+        shown = variant.retention.expose(slots[0])
+        return (shown @ algorithm.probe(x, slots, _now(gates[m]))[..., None])[..., 0]
+
+    return memory.apply({m: partial(through, m) for m in gates}, q)
 
 
 def _by_token(gates: Gates, tokens: int) -> Iterator[Gates]:

@@ -10,8 +10,8 @@ import torch
 
 from miras_search.algorithm.base import Transition
 from miras_search.lower.call import RETAIN, Gates
-from miras_search.lower.coefficients import Coefficients, by_tile, flat, multiply_out
-from miras_search.lower.contract import formed
+from miras_search.lower.coefficients import Coefficients, by_tile, flat, multiply_out, of_gates
+from miras_search.lower.contract import Contracted, Contraction, formed
 from miras_search.lower.tiles import each
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from miras_search.variant import Variant
 
-TILE = 16
-"""Tokens that are moved and read together."""
+TILES = (16, 64)
+"""Fewest and most tokens that are moved and read together."""
+ENTRIES = 2**16
+"""Of the states that are formed together, if there can be as few."""
 
 Slots = list["Tensor"]
 """`[B, H, out, in]` each, the state first; `[B, H, C, out, in]` after every token of a tile."""
@@ -32,9 +34,9 @@ Slots = list["Tensor"]
 class Unrolling:
     """How one matrix moves. What is carried is its slots.
 
-    Running sums, and a state that moves along directions made of them, still have causal
-    coefficients and are formed for all tokens of a tile at once. A proximal gate, and gates of rows
-    and columns at once, go token by token.
+    What waits for no state (running sums, and a state that moves along directions made of them)
+    still has causal coefficients, and is formed for all tokens of a tile at once. A state under a
+    proximal gate, and gates of rows and columns at once, go token by token.
     """
 
     variant: Variant
@@ -42,8 +44,14 @@ class Unrolling:
     """Whether gates are of rows of the matrix."""
     columns: bool
     """Whether they are of columns."""
-    tile: int = TILE
-    """Tokens at a time."""
+    entries: int
+    """Of one state, `[B, H, out, in]`."""
+
+    @property
+    def tile(self) -> int:
+        """Tokens at a time."""
+        few, many = TILES
+        return max(few, min(many, 1 << max(ENTRIES // self.entries, 1).bit_length() - 1))
 
     @staticmethod
     def pack(slots: Sequence[Tensor]) -> Slots:
@@ -58,7 +66,7 @@ class Unrolling:
     @property
     def stepwise(self) -> bool:
         """Whether all slots wait for the token before."""
-        return self.variant.algorithm.linear or (self.rows and self.columns)
+        return self.rows and self.columns
 
     def prepare(self, gates: Gates, k: Tensor, tile: int) -> list[list[Tile]]:
         """What `at` needs of each chunk and tile, for gates `[B, H, chunks, C, *, *]` and keys
@@ -76,19 +84,28 @@ class Unrolling:
         return found
 
     def _coefficients(self, gates: Gates, tokens: Tensor) -> list[Coefficients]:
-        """Of each sum, and of the state as directions move it."""
-        retain = gates[RETAIN]
-        found = []
-        for update in self.variant.algorithm.sums(retain, gates):
-            carry, inject = (flat(x, self.rows) for x in (update.carry, update.inject))
-            found.append(multiply_out(Transition(((carry,),), (inject,)), 1.0, tokens))
-        moved = Transition(((flat(retain, self.rows),),), (1.0,))
-        return [*found, multiply_out(moved, flat(-gates["step"], self.rows), tokens)]
+        """Of each sum, and of the state as pushes move it; of a linear algorithm, those of all that
+        it would carry if nothing of the state were kept."""
+        algorithm, by_name = (
+            self.variant.algorithm,
+            {n: flat(g, self.rows) for n, g in gates.items()},
+        )
+        if algorithm.linear:
+            c = of_gates(
+                algorithm, gates | {RETAIN: torch.zeros_like(gates[RETAIN])}, 1.0, tokens, self.rows
+            )
+            return [c.summed(algorithm.window_length)]
+        retain = by_name[RETAIN]
+        sums = [((x.carry,), x.inject) for x in algorithm.sums(retain, by_name)]
+        every = (Transition((carry,), (inject,)) for carry, inject in [*sums, ((retain,), 1.0)])
+        return [multiply_out(one, 1.0, tokens) for one in every]
 
     def at(self, z: Slots, u: Tensor, h: Tensor, prepared: Tile) -> Unrolled:
         """The matrix during a tile: u `[B, H, P + C, out]` and h `[B, H, P + C, in]` with P =
         window - 1 tokens before it."""
         algorithm, (gates, coefficients) = self.variant.algorithm, prepared
+        if algorithm.linear and not self.stepwise:
+            return Unrolled(self.variant, self._pushed(z, u, h, gates, *coefficients), gates)
         gradient = u[..., None] * h[..., None, :]
         if algorithm.window_length > 1:
             gradient = gradient.unfold(2, algorithm.window_length, 1).sum(-1)
@@ -96,9 +113,16 @@ class Unrolling:
         if self.stepwise:
             passed = self._one_by_one(z, gradient, h, gates)
         else:
-            passed = self._by_direction(z, gradient, h, gates, coefficients)
-        weights = self.variant.retention.expose(algorithm.expose(passed, gates))
-        return Unrolled(weights, [slot[:, :, -1] for slot in passed])
+            passed = self._directed(z, gradient, h, gates, coefficients)
+        return Unrolled(self.variant, passed, gates)
+
+    def _pushed(self, z: Slots, u: Tensor, h: Tensor, gates: Gates, c: Coefficients) -> Slots:
+        """A linear algorithm under a proximal gate: what it adds to the state waits for nothing."""
+        carried = Contraction.pack(z)
+        pushes = formed(carried, u, h, c, self.rows)
+        states = self.variant.retention.settle_all(z[0], pushes, gates[RETAIN], gates)
+        _, *sums = Contraction.unpack(Contracted(carried, u, h, c, self.rows).end())
+        return [states, *(x[:, :, None] for x in sums)]
 
     def _one_by_one(self, z: Slots, gradient: Tensor, h: Tensor, gates: Gates) -> Slots:
         passed = []
@@ -109,9 +133,10 @@ class Unrolling:
             passed.append(z)
         return [torch.stack(slot, dim=2) for slot in zip(*passed, strict=True)]
 
-    def _by_direction(
+    def _directed(
         self, z: Slots, gradient: Tensor, h: Tensor, gates: Gates, coefficients: list[Coefficients]
     ) -> Slots:
+        """An algorithm whose state moves along directions made of sums."""
         algorithm, retention = self.variant.algorithm, self.variant.retention
         (state, *past), (*of_sums, of_state), sums = z, coefficients, []
         for update, old, c in zip(algorithm.sums(gates[RETAIN], gates), past, of_sums, strict=True):
@@ -120,15 +145,10 @@ class Unrolling:
             else:
                 x = gradient if update.of == "gradient" else gradient.square()
                 sums.append(_scanned(old, x, c, self.rows))
-        moves = algorithm.direction(sums, gradient, gates)
-        if not retention.proximal:
-            return [_scanned(state, moves, of_state, self.rows), *sums]
-        states = []
-        moves = (gates["step"] * moves).unbind(2)
-        for move, now in zip(moves, _tokens(gates, h), strict=True):
-            state = retention.settle(now[RETAIN] * state - move, now)
-            states.append(state)
-        return [torch.stack(states, dim=2), *sums]
+        pushes = -gates["step"] * algorithm.direction(sums, gradient, gates)
+        if retention.proximal:
+            return [retention.settle_all(state, pushes, gates[RETAIN], gates), *sums]
+        return [_scanned(state, pushes, of_state, self.rows), *sums]
 
 
 Tile = tuple[Gates, list[Coefficients]]
@@ -137,31 +157,32 @@ Tile = tuple[Gates, list[Coefficients]]
 
 @dataclass(frozen=True)
 class Unrolled:
-    """The memory that every token of a tile reads, and the slots after the last."""
+    """A matrix at every token of a tile."""
 
-    weights: Tensor
-    """`[B, H, C, out, in]`"""
+    variant: Variant
     slots: Slots
+    """`[B, H, C, out, in]` each; only the last token's of what nothing but the next tile needs."""
+    gates: Gates
 
     def read(self, x: Tensor) -> Tensor:
         """W_t x_t for each token t: x `[B, H, C, in]`, giving `[B, H, C, out]`."""
-        return (self.weights @ x[..., None])[..., 0]
+        weights = self.variant.retention.expose(self.slots[0])
+        return (weights @ self.variant.algorithm.probe(x, self.slots, self.gates)[..., None])[
+            ..., 0
+        ]
 
     def end(self) -> Slots:
         """The slots after the last token."""
-        return self.slots
+        return [slot[:, :, -1] for slot in self.slots]
 
 
 def _scanned(old: Tensor, x: Tensor, c: Coefficients, rows: bool) -> Tensor:
     """Z_t = carry Z_{t-1} + inject x_t for all tokens, x and result `[B, H, C, out, in]`."""
     seen, carry = c.read_write, c.read_carry[..., 0, :]  # [B, H, C, C, *] and [B, H, C, *]
+    kept = (carry[..., None] if rows else carry[..., None, :]) * old[:, :, None]
     if seen.shape[-1] == 1:
-        kept = carry[..., None] * old[:, :, None]
         return kept + (seen[..., 0] @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
-    if rows:
-        return carry[..., None] * old[:, :, None] + torch.einsum("bhtso,bhsoi->bhtoi", seen, x)
-    kept = carry[..., None, :] * old[:, :, None]
-    return kept + torch.einsum("bhtsi,bhsoi->bhtoi", seen, x)
+    return kept + torch.einsum("bhtso,bhsoi->bhtoi" if rows else "bhtsi,bhsoi->bhtoi", seen, x)
 
 
 def _tokens(gates: Gates, h: Tensor) -> list[Gates]:

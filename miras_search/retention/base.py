@@ -67,6 +67,21 @@ class Retention(Component):
         is proximal."""
         return state
 
+    def settle_all(
+        self, state: Tensor, pushes: Tensor, retain: Tensor, gates: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The states `[B, H, C, out, in]` of C tokens, each settled after a linear move of the one
+        before: a_t W_{t-1} + push_t. A proximal gate may do this faster than token by token."""
+        import torch
+
+        states = []
+        for t, push in enumerate(pushes.unbind(2)):
+            now = {name: g[:, :, t] if g.dim() else g for name, g in gates.items()}
+            kept = retain[:, :, t] if retain.dim() else retain
+            state = self.settle(kept * state + push, now)
+            states.append(state)
+        return torch.stack(states, dim=2)
+
     def expose(self, state: Tensor) -> Tensor:
         """psi: the memory W that a state A stands for."""
         return state

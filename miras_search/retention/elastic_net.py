@@ -65,6 +65,13 @@ class ElasticNet(Retention):
     def settle(self, state: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
         return _shrunk(state, gates["step"] * self.sparsity) if self.form == "proximal" else state
 
+    def settle_all(
+        self, state: Tensor, pushes: Tensor, retain: Tensor, gates: Mapping[str, Tensor]
+    ) -> Tensor:
+        from miras_search.lower.shrink import shrink
+
+        return shrink(state, pushes, retain, gates["step"] * self.sparsity)
+
     def expose(self, state: Tensor) -> Tensor:
         return _shrunk(state, self.sparsity) if self.form == "ftrl" else state
 
