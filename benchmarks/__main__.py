@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from benchmarks.executors import between_trials, plain
 from benchmarks.figure import draw
 from benchmarks.layers import (
     DEEP,
@@ -120,8 +122,25 @@ def stream(rounds: int) -> Iterator[Row]:
         yield row(f"{name}: reading 64k tokens", "8k tokens", ratios)
 
 
+def executors(rounds: int) -> Iterator[Row]:
+    """What is allowed of time for a trial beyond its training, over what it takes: above 1, less.
+    The training is timed in a plain loop before and after the study."""
+    for executor, wandb, allowed in (
+        ("local", "disabled", 0.03),
+        ("ray", "disabled", 1.0),
+        ("local", "offline", 0.03),
+    ):
+        before, taken, after = plain(), between_trials(executor, wandb), plain()
+        training = statistics.median(before + after)
+        spent = [max(one - training, 1e-3) for one in taken]
+        name = f"{executor}, wandb {wandb}: a trial beyond training"
+        ratios = [allowed / one for one in spent]
+        yield row(name, f"{allowed:g} s", ratios, statistics.median(spent))
+
+
 GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
-    f.__name__: f for f in (layer, bound, memory, attention, naive, length, stream, variants)
+    f.__name__: f
+    for f in (layer, bound, memory, attention, naive, length, stream, executors, variants)
 }
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import re
 import secrets
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -43,6 +45,9 @@ PATIENCE = 3
 """Proposals refused in a row before a finite space is asked for a point that was not tried: a
 sampler does not learn from a refusal, and may propose the same again for ever."""
 
+PUBLISH_EVERY = 1.0
+"""Seconds: what people read is written again for each trial, but not for every one of many."""
+
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
@@ -71,6 +76,7 @@ class Study:
         self.folder, self.recipe, self.space = folder, recipe, folder.space
         self.total = total_trials(self.space, recipe)
         self.records: list[TrialRecord] = []
+        self._news, self._published = False, -math.inf
         self._live: dict[int, optuna.Trial] = {}
         self._pending: list[tuple[TrialSpec, optuna.Trial]] = []
         self._tried: set[tuple[str, float]] = set()
@@ -131,7 +137,11 @@ class Study:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        try:
+            if self._news:
+                self.publish()
+        finally:
+            self._lock.close()
 
     @property
     def asked(self) -> int:
@@ -150,7 +160,8 @@ class Study:
         for refused in range(MAX_REFUSED):
             if refused >= patience and (untried := self._untried()) is not None:
                 self._optuna.enqueue_trial(untried)
-            self._optuna.sampler = search.sampler(self.recipe, len(self._optuna.trials))
+            proposed = len(self._optuna.get_trials(deepcopy=False))
+            self._optuna.sampler = search.sampler(self.recipe, proposed)
             trial = self._optuna.ask()
             point = search.draw(self.space, self.recipe, search.OptunaChooser(trial))
             if isinstance(point, Rejection):
@@ -164,7 +175,7 @@ class Study:
 
     @_uninterrupted()
     def tell(self, record: TrialRecord) -> None:
-        """Take the result of a trial, and bring the files people read up to date."""
+        """Take the result of a trial; the files people read follow within a second."""
         trial = self._live.pop(record.number)
         if not self._told(trial):
             for point in record.curve:
@@ -175,10 +186,13 @@ class Study:
             else:
                 self._optuna.tell(trial, record.score)
         self.records.append(record)
-        self.publish()
+        self._news = True
+        if time.monotonic() - self._published > PUBLISH_EVERY:
+            self.publish()
 
     def publish(self) -> None:
         """Write the leaderboard and the best variant; keep the weights of the best alone."""
+        self._news, self._published = False, time.monotonic()
         write_csv(self.folder, self.records, self.recipe)
         best = self.best
         if best is None:
@@ -228,7 +242,7 @@ class Study:
 
     def _told(self, trial: optuna.Trial) -> bool:
         """Whether the journal has the result already: a trial runs again if its record was lost."""
-        return self._optuna.trials[trial.number].state.is_finished()
+        return self._optuna.get_trials(deepcopy=False)[trial.number].state.is_finished()
 
     def _refuse(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("refused", reason)

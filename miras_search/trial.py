@@ -9,6 +9,7 @@ import platform
 import time
 import warnings
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,9 +100,14 @@ def outcome(spec: TrialSpec, state: Ending, reason: str | None, **found: Any) ->
         state=state,
         reason=reason,
         metric=Recipe.from_dict(spec.recipe).task.metric,
-        versions={"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        versions=_versions(),
         **found,
     )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {p: version(p) for p in PACKAGES}
 
 
 def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]:

@@ -118,13 +118,35 @@ class Document:
 
 def dump(data: Any) -> str:
     """YAML that `Document.load` reads back as equal data."""
-    return OmegaConf.to_yaml(OmegaConf.create(data))
+    return yaml.dump(
+        data, Dumper=_Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True
+    )
 
 
 def flow(value: Any) -> str:
     """A value on one line, as YAML spells it."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=10**6)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # pyright: ignore
+    """Repeats what is given twice, and quotes text that YAML 1.1 takes for text and OmegaConf for a
+    number: 1e-3."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """An alias is not read back."""
+        return True
+
+    def text(self, data: str) -> yaml.Node:
+        """A string that is read as a string."""
+        try:
+            float(data)
+        except ValueError:
+            return self.represent_scalar("tag:yaml.org,2002:str", data)
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="'")
+
+
+_Dumper.add_representer(str, _Dumper.text)
 
 
 class _Unreadable(Exception):

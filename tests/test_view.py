@@ -165,6 +165,7 @@ how = samples.recipe()
 with Progress(5, [], how, Console()) as view:
     view.started(samples.spec(0, samples.variants()[0], how, "x"))
     view.finished(samples.record(0, samples.variants()[0], 0.5))
+    print("asleep")
     time.sleep(300)
 """
 
@@ -178,9 +179,10 @@ def test_ctrl_c_on_a_real_terminal():
     ) as process:
         os.close(theirs)
         out = ""
-        while "1/5 trials" not in out:
+        # Until it sleeps: Python drops an interrupt that comes in a finaliser.
+        while "1/5 trials" not in out or "asleep" not in out:
             out += os.read(ours, 4096).decode()
-        time.sleep(1)  # until it sleeps: Python drops an interrupt that comes in a finaliser
+        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         while True:
             try:
