@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,7 @@ from benchmarks.layers import (
     PRODUCT_FLOPS,
     SMALL_WIDTH,
     deep_plan,
+    endless_text,
     kinds,
     mixer,
     product,
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BATCH, LENGTH = 4, 1024
+TOKENS = 10_000_000
+"""Of the long stream."""
 
 
 def layer(rounds: int) -> Iterator[Row]:
@@ -122,6 +127,20 @@ def stream(rounds: int) -> Iterator[Row]:
         yield row(f"{name}: reading 64k tokens", "8k tokens", ratios)
 
 
+def endless(rounds: int) -> Iterator[Row]:
+    """20 MB over what the process grows by while a small byte model reads ten million tokens, after
+    the first tenth of them."""
+    for name, axes, chunk in (("anchored mlp, chunk 64", DEEP, 64), ("delta rule", DELTA, 1)):
+        began, before, largest = time.perf_counter(), 0, 0
+        for read in endless_text(axes, chunk, TOKENS):
+            resident = _resident()
+            before = before or (resident if read >= TOKENS // 10 else 0)
+            largest = max(largest, resident - before) if before else 0
+        seconds = time.perf_counter() - began
+        print(f"{name}: {TOKENS / seconds:,.0f} tokens a second, {largest / 1e6:.1f} MB grown")
+        yield row(f"{name}: growth over 10M tokens", "20 MB", [20e6 / max(largest, 4096)])
+
+
 def executors(rounds: int) -> Iterator[Row]:
     """What is allowed of time for a trial beyond its training, over what it takes: above 1, less.
     The training is timed in a plain loop before and after the study."""
@@ -140,8 +159,14 @@ def executors(rounds: int) -> Iterator[Row]:
 
 GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
     f.__name__: f
-    for f in (layer, bound, memory, attention, naive, length, stream, executors, variants)
+    for f in (layer, bound, memory, attention, naive, length, stream, endless, executors, variants)
 }
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _peak(name: str) -> float:

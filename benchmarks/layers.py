@@ -10,6 +10,7 @@ from torch import nn
 
 from miras_search import registry
 from miras_search.layer import Lowering
+from miras_search.nn.backbone import Backbone
 from miras_search.nn.mixer import Mixer
 from miras_search.plan import Plan, plan
 from miras_search.recipe import Size
@@ -99,6 +100,18 @@ def reading(layer: Mixer, length: int, piece: int = 1024) -> Callable[[], None]:
             _, state = layer(part, state)
 
     return step
+
+
+def endless_text(axes: dict[str, str], chunk: int, tokens: int, piece: int = 4096) -> Iterator[int]:
+    """A small byte model that reads one text of random bytes: tokens so far, piece after piece."""
+    torch.manual_seed(0)
+    variant = Variant.from_dict(axes | {"chunk": chunk, "heads": HEADS})
+    model = Backbone(variant, Size(width=SMALL_WIDTH, layers=2, mlp=2.0), vocabulary=256)
+    pieces = (torch.randint(256, (1, piece)) for _ in range(-(-tokens // piece)))
+    for logits, state in model.stream(pieces):
+        if not logits[:, -1].isfinite().all():
+            raise RuntimeError(f"not a number after {state[0].memory.position} tokens")
+        yield state[0].memory.position
 
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {

@@ -63,11 +63,17 @@ def writes(
     return u, h
 
 
-def scaled(variant: Variant, u: Tensor, h: Tensor, gates: Gates) -> Tensor:
-    """u with the algorithm's factor on each write."""
-    norm = length(u) * length(h)
-    factor = variant.algorithm.scale(norm[..., None], h[..., None, :], gates)
-    return factor[..., 0] * u if isinstance(factor, torch.Tensor) else factor * u
+def scaled(
+    variant: Variant, u: Tensor, h: Tensor, gates: Gates, importance: Tensor | float
+) -> Tensor:
+    """u with the algorithm's factor on each write, and the importance of its token."""
+    algorithm = variant.algorithm
+    # The norm costs several passes over all writes, and few algorithms look at it.
+    norm = length(u) * length(h) if algorithm.weighs_gradients else u.new_ones(1, 1)
+    factor = algorithm.scale(norm[..., None], h[..., None, :], gates)
+    for x in (factor[..., 0] if isinstance(factor, torch.Tensor) else factor, importance):
+        u = u if isinstance(x, float) and x == 1 else x * u
+    return u
 
 
 def length(x: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ def _advance(
     length, outputs = chunk.q.shape[2], []
     pieces = {}
     for m in moves:
-        weighted = chunk.importance[m] * scaled(variant, u[m], h[m], chunk.gates[m])
+        weighted = scaled(variant, u[m], h[m], chunk.gates[m], chunk.importance[m])
         past = variant.algorithm.window_length - 1
         cuts = (_tiles(x, length, tile, past) for x in (weighted, h[m]))
         pieces[m] = list(zip(*cuts, chunk.prepared[m], strict=True))
