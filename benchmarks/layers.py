@@ -117,6 +117,7 @@ def endless_text(axes: dict[str, str], chunk: int, tokens: int, piece: int = 409
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     **{f"anchored mlp, chunk {c}": partial(mixer, DEEP, c) for c in (16, 32, 64)},
     **{f"compiled mlp, chunk {c}": partial(mixer, DEEP, c, "compiled") for c in (16, 32, 64)},
+    **{f"recomputed mlp, chunk {c}": partial(mixer, DEEP, c, "recomputed") for c in (16, 32, 64)},
     **{f"titans-pytorch, chunk {c}": partial(titans, c) for c in (16, 32, 64)},
     "delta rule": partial(mixer, DELTA),
     "attention": partial(mixer, ATTENTION),

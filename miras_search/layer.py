@@ -18,12 +18,13 @@ from miras_search.variant import Variant
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Lowering = Literal["auto", "reference", "chunked", "compiled"]
+Lowering = Literal["auto", "reference", "chunked", "compiled", "recomputed"]
 
 _RUN = {
     "reference": reference,
     "chunked": chunked,
     "compiled": partial(chunked, compile=True),
+    "recomputed": partial(chunked, recompute=True),
 }
 
 
@@ -60,8 +61,9 @@ def memorize(
             (chunk included), batch, widths and dtype.
         lowering: "reference" goes token by token and is the definition; "chunked" computes the
             same function a chunk at a time; "compiled" is that with deep memories of linear
-            algorithms through torch.compile, which takes half a minute at first; "auto" takes the
-            cheapest that need not be compiled.
+            algorithms through torch.compile, which takes half a minute at first; "recomputed" keeps
+            nothing of a chunk but its ends for the backward pass; "auto" takes the cheapest that
+            need not be compiled.
 
     Returns:
         The outputs `[B, T, H, V]` and the state after the last token.

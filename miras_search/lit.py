@@ -44,7 +44,7 @@ class MemoryModule(pl.LightningModule):
         on_point: Callable[[Point], None] = lambda point: None,
     ) -> None:
         super().__init__()
-        lowering = "compiled" if recipe.compile else "auto"
+        lowering = "recomputed" if recipe.recompute else "compiled" if recipe.compile else "auto"
         self.model = Backbone(variant, recipe.size, recipe.task.vocabulary, lowering)
         self.recipe, self.lr, self.on_point = recipe, lr, on_point
         self.curve: list[Point] = []

@@ -10,7 +10,15 @@ from functools import cached_property
 from pathlib import Path as File
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from miras_search import parsing
 from miras_search.errors import InvalidValues, Path, UserError
@@ -88,6 +96,9 @@ class Recipe(BaseModel):
     compile: bool = False
     """Whether chunks of deep memories under linear algorithms go through torch.compile: half a
     minute a variant, then faster steps."""
+    recompute: bool = False
+    """Whether the backward pass computes each chunk of a deep memory again, in place of keeping it:
+    less memory for a third more time."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Of activations, in Lightning's words; a memory that is updated is always held in float32."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -103,6 +114,12 @@ class Recipe(BaseModel):
         if address is not None and info.data.get("executor") == "local":
             raise ValueError(f"address {address} is where Ray runs: it needs executor: ray")
         return address
+
+    @model_validator(mode="after")
+    def _one_way_to_compute(self) -> Recipe:
+        if self.compile and self.recompute:
+            raise ValueError("compile and recompute exclude each other: expected one of them")
+        return self
 
     @classmethod
     def load(cls, file: str | File, overrides: Iterable[str | Override] = ()) -> Recipe:
@@ -168,7 +185,7 @@ class Recipe(BaseModel):
     def digest(self) -> str:
         """Twelve hex digits over what decides the result of a trial, not how trials are run."""
         running = {"name", "trials", "sampler", "executor", "address", "workers"}
-        running |= {"accelerator", "wandb", "out", "compile"}
+        running |= {"accelerator", "wandb", "out", "compile", "recompute"}
         content = {name: value for name, value in self.to_dict().items() if name not in running}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

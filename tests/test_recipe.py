@@ -68,6 +68,7 @@ def test_digest_covers_what_decides_a_result():
         "address": "host:1",
         "workers": 2,
         "compile": True,
+        "recompute": True,
         "accelerator": "cpu",
         "wandb": "disabled",
         "out": "x",

@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils import _pytree as pytree
 
 from miras_search.lower import contract, window
 from miras_search.lower.anchored import scaled, writes
 from miras_search.lower.call import RETAIN, WINDOW, Call, Gates, State
+from miras_search.lower.coefficients import Coefficients
 from miras_search.lower.compiled import compiled
 from miras_search.lower.contract import Contraction
 from miras_search.lower.linear import linear
+from miras_search.lower.recomputed import recomputed
 from miras_search.lower.tiles import each, fold, segments
 from miras_search.lower.unroll import Unrolling
 from miras_search.memory.base import GrowingMemory, ParametricMemory
@@ -33,9 +36,12 @@ if TYPE_CHECKING:
     from miras_search.variant import Variant
 
 
-def chunked(call: Call, compile: bool = False) -> tuple[Tensor, State]:
-    """Outputs `[B, H, T, V]` and the state after the last token; with `compile`, whole chunks of
-    linear algorithms go through torch.compile."""
+def chunked(call: Call, compile: bool = False, recompute: bool = False) -> tuple[Tensor, State]:
+    """Outputs `[B, H, T, V]` and the state after the last token.
+
+    With `compile`, whole chunks of linear algorithms go through torch.compile; with `recompute`,
+    the backward pass computes each chunk again. Neither is of use where there is no anchor.
+    """
     memory = call.variant.memory
     if isinstance(memory, GrowingMemory):
         state = call.state.with_pairs(call.k, call.v)
@@ -46,7 +52,7 @@ def chunked(call: Call, compile: bool = False) -> tuple[Tensor, State]:
     first, *others = moves.values()
     if call.variant.affine and isinstance(first, Contraction) and not others:
         return linear(call, first)
-    return _learn(call, memory, moves, compile)
+    return _learn(call, memory, moves, compile, recompute)
 
 
 def _motion(call: Call, matrix: str) -> Contraction | Unrolling:
@@ -66,6 +72,7 @@ def _learn(
     memory: ParametricMemory,
     moves: dict[str, Contraction | Unrolling],
     compile: bool,
+    recompute: bool,
 ) -> tuple[Tensor, State]:
     variant, slots, before = call.variant, call.variant.algorithm.slots, call.state.tensors
     z: dict[str, Any] = {
@@ -108,6 +115,8 @@ def _learn(
                 prepared=dict(zip(moves, ready, strict=True)),
             )
             advance = _fast_advance() if compile and length == size else _advance
+            if recompute:
+                advance = recomputed(advance)
             y, z = advance(variant, memory, moves, tile, anchor, z, chunk)
             outputs.append(y)
             offset = (offset + length) % variant.anchor_every
@@ -145,6 +154,10 @@ class Chunk:
     """What is kept of the anchor up to each token, where gradients are taken there."""
     prepared: dict[str, Any]
     """What the motion of each matrix needs, tile by tile."""
+
+
+pytree.register_dataclass(Chunk)
+pytree.register_dataclass(Coefficients)
 
 
 def _advance(
