@@ -68,12 +68,13 @@ def test_digest_covers_what_decides_a_result():
         "address": "host:1",
         "workers": 2,
         "compile": True,
-        "recompute": True,
+        "recompute": False,
         "accelerator": "cpu",
         "wandb": "disabled",
         "out": "x",
     }
-    assert Recipe.from_dict({"task": "mqar"} | other).digest == base.digest
+    for running in (other, other | {"compile": False, "recompute": True}):
+        assert Recipe.from_dict({"task": "mqar"} | running).digest == base.digest
     changed = {
         "size": {"width": 128},
         "steps": 3,
