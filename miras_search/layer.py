@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miras_search import legality
+from miras_search.lower import kernels
 from miras_search.lower.call import State, prepare
 from miras_search.lower.chunked import chunked
 from miras_search.lower.reference import reference
@@ -63,7 +64,7 @@ def memorize(
             same function a chunk at a time; "compiled" is that with deep memories of linear
             algorithms through torch.compile, which takes half a minute at first; "recomputed" keeps
             nothing of a chunk but its ends for the backward pass; "auto" takes the cheapest that
-            need not be compiled.
+            need not be compiled, or a kernel of flash-linear-attention on a GPU that has them.
 
     Returns:
         The outputs `[B, T, H, V]` and the state after the last token.
@@ -80,7 +81,9 @@ def memorize(
     if lowering not in get_args(Lowering):
         raise ValueError(f"unknown lowering '{lowering}': expected one of {get_args(Lowering)}")
     call = prepare(variant, q, k, v, gates, weights, state)
-    name = choose_lowering(variant).name if lowering == "auto" else lowering
-    y, after = _RUN[name](call)
+    if lowering == "auto" and kernels.usable(call):
+        y, after = kernels.run(call)
+    else:
+        y, after = _RUN[choose_lowering(variant).name if lowering == "auto" else lowering](call)
     writes = variant.algorithm.writes
     return y.transpose(1, 2)[:, writes - 1 :: writes], after

@@ -1,0 +1,132 @@
+"""Calls of the kernels of flash-linear-attention: by loops of what they are documented to compute,
+and on a GPU by the kernels themselves."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from miras_search.layer import memorize
+from miras_search.lower import kernels
+from miras_search.lower.call import prepare
+from miras_search.testing import close, make_inputs
+from miras_search.variant import Variant
+
+
+def decayed(state, g):
+    """A state `[B, H, K, V]` after log decays `[B, H]` or `[B, H, K]`."""
+    return g.exp()[..., None, None] * state if g.dim() == 2 else g.exp()[..., None] * state
+
+
+def gated(q, k, v, g, scale, initial_state, output_final_state, beta=None):
+    """S = exp(g) S + k v^T, or with beta the delta rule S = S' + beta k (v - S'^T k)^T for
+    S' = exp(g) S; o = scale S^T q. Inputs are `[B, T, H, ...]`."""
+    assert output_final_state
+    state, outputs = initial_state, []
+    for t in range(q.shape[1]):
+        state, write = decayed(state, g[:, t]), v[:, t]
+        if beta is not None:
+            write = beta[:, t, :, None] * (write - torch.einsum("bhkv,bhk->bhv", state, k[:, t]))
+        state = state + k[:, t, :, :, None] * write[..., None, :]
+        outputs.append(scale * torch.einsum("bhkv,bhk->bhv", state, q[:, t]))
+    return torch.stack(outputs, dim=1), state
+
+
+TAKES = {
+    # Whether a gate has an entry for each column, and whether there is a beta.
+    "chunk_simple_gla": (False, False),
+    "chunk_gla": (True, False),
+    "chunk_gated_delta_rule": (False, True),
+    "chunk_kda": (True, True),
+}
+
+COLUMNS = {"kind": "l2", "per": "input"}
+AT_DECAYED = {"kind": "l2", "at": "decayed"}
+FIT = {
+    "linear attention": (("dot", "none", "gd"), "chunk_simple_gla"),
+    "mamba": (("dot", "l2", "gd"), "chunk_simple_gla"),
+    "gla": (("dot", COLUMNS, "gd"), "chunk_gla"),
+    "steps of columns": (("dot", "l2", {"kind": "gd", "per": "input"}), "chunk_simple_gla"),
+    "steps of rows": (("dot", "l2", {"kind": "gd", "per": "channel"}), "chunk_simple_gla"),
+    "delta rule": (("l2", "none", "gd"), "chunk_gated_delta_rule"),
+    "error at the old memory": (("l2", "l2", "gd"), "chunk_gated_delta_rule"),
+    "gated delta rule": (("l2", AT_DECAYED, "gd"), "chunk_gated_delta_rule"),
+    "kda": (("l2", AT_DECAYED | COLUMNS, "gd"), "chunk_kda"),
+    "longhorn": (("l2", "l2", "implicit"), "chunk_gated_delta_rule"),
+    "normalised": (("l2", "l2", {"kind": "gd", "normalize": True}), "chunk_gated_delta_rule"),
+    "several writes": (("l2", "l2", {"kind": "multi_step", "n": 2}), "chunk_gated_delta_rule"),
+}
+OTHERS = {
+    "momentum": ("l2", "l2", "momentum"),
+    "rows that decay": ("dot", {"kind": "l2", "per": "channel"}, "gd"),
+    "columns that decay after the error": ("l2", COLUMNS, "gd"),
+    "errors of rows": ("l2", "l2", {"kind": "gd", "per": "channel"}),
+    "not linear": ("l1", "l2", "gd"),
+}
+
+
+def variant(bias, retention, algorithm):
+    return Variant.from_dict(
+        {"memory": "matrix", "bias": bias, "retention": retention, "algorithm": algorithm}
+    )
+
+
+def planned(v, inputs, state=None):
+    call = prepare(v, inputs.q, inputs.k, inputs.v, inputs.gates, inputs.weights, state)
+    return call, kernels.planned(call)
+
+
+@pytest.mark.parametrize(("axes", "kernel"), FIT.values(), ids=FIT)
+def test_a_kernel_is_given_what_makes_it_the_same_function(axes, kernel):
+    """From a state that is not zero, in value and gradient, in float64."""
+    v = variant(*axes)
+    before, inputs = make_inputs(v, 5), make_inputs(v, 7, seed=1)
+    _, state = memorize(v, before.q, before.k, before.v, before.gates, before.weights)
+    results = []
+    for fast in (False, True):
+        leaves = [x.clone().requires_grad_() for x in (inputs.q, inputs.k, inputs.v)]
+        gates = {name: g.clone().requires_grad_() for name, g in inputs.gates.items()}
+        if fast:
+            call = prepare(v, *leaves, gates, None, state)
+            found = kernels.planned(call)
+            assert found is not None
+            assert found.kernel == kernel
+            columns, corrects = TAKES[kernel]
+            assert found.arguments["g"].dim() == 3 + columns
+            assert ("beta" in found.arguments) == corrects
+            y, after = kernels.finished(call, *gated(**found.arguments))
+            y = y.transpose(1, 2)[:, v.algorithm.writes - 1 :: v.algorithm.writes]
+        else:
+            y, after = memorize(v, *leaves, gates, None, state, "reference")
+        derived = torch.autograd.grad(y.square().sum(), [*leaves, *gates.values()])
+        results.append((y, *after.tensors.values(), *derived))
+        assert after.position == 12 * v.algorithm.writes
+    for one, two in zip(*results, strict=True):
+        close(two, one, f"{v} by {kernel}", 1e-9)
+
+
+@pytest.mark.parametrize("axes", OTHERS.values(), ids=OTHERS)
+def test_what_no_kernel_computes_is_left_to_us(axes):
+    v = variant(*axes)
+    call, found = planned(v, make_inputs(v, 3))
+    assert found is None
+    assert not kernels.usable(call)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or find_spec("fla") is None,
+    reason="needs a GPU and flash-linear-attention",
+)
+@pytest.mark.parametrize(("axes", "kernel"), FIT.values(), ids=FIT)
+def test_the_kernels_themselves(axes, kernel):
+    """In float32, of which the kernels keep a part in their products."""
+    v = variant(*axes)
+    inputs = make_inputs(v, 100).map_tokens(lambda x: x.float().cuda())
+    call, found = planned(v, inputs)
+    assert found is not None
+    assert kernels.usable(call)
+    y, _ = kernels.run(call)
+    y = y.transpose(1, 2)[:, v.algorithm.writes - 1 :: v.algorithm.writes]
+    slow = prepare(v, inputs.q, inputs.k, inputs.v, inputs.gates, inputs.weights, None)
+    wanted, _ = memorize(v, inputs.q, inputs.k, inputs.v, inputs.gates, None, slow.state, "chunked")
+    close(y, wanted, kernel, 1e-2)
