@@ -53,8 +53,8 @@ def planned(call: Call) -> KernelCall | None:
     memory, bias = variant.memory, variant.written
     if not isinstance(memory, ParametricMemory) or not variant.affine:
         return None
-    ((matrix, gates),) = call.weight_gates.items()
-    if len(algorithm.slots) > 1 or algorithm.transition(1.0, gates).inject != (1.0,):
+    [(matrix, gates)] = call.weight_gates.items()
+    if [*algorithm.transition(1.0, gates).inject] != [1.0]:
         return None
     q, k, v, retain = call.q, call.k, call.v, gates[RETAIN]
     step = gates["step"] * algorithm.scale(k.new_zeros(()), k[..., None, :], gates)
