@@ -38,7 +38,13 @@ def save(
 
 
 def save_state(state: ModelState, file: str | Path) -> None:
-    """Write what a model has read: `load_state` gives it back, in another process or tomorrow."""
+    """Write what a model has read: `load_state` gives it back, in another process or tomorrow.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not Path(file).parent.is_dir():
+        raise UserError(f"{file}: cannot be written: no folder {Path(file).parent}")
     tensors: dict[str, Tensor] = {}
     for i, layer in enumerate(state):
         held = {"conv": layer.conv, **layer.memory.tensors}
@@ -56,14 +62,16 @@ def load_state(file: str | Path) -> ModelState:
     try:
         with safe_open(file, "pt") as opened:
             positions = json.loads(opened.metadata()[POSITIONS])
-            held: list[dict[str, Tensor]] = [{} for _ in positions]
+            if not positions or any(type(n) is not int or n < 0 for n in positions):
+                raise ValueError(f"positions {positions}")
+            held: dict[str, dict[str, Tensor]] = {str(i): {} for i in range(len(positions))}
             keys: list[str] = opened.keys()
             for key in keys:
                 layer, _, name = key.partition("/")
-                held[int(layer)][name] = opened.get_tensor(key)
+                held[layer][name] = opened.get_tensor(key)
         return tuple(
             MixerState(tensors.pop("conv"), State(tensors, position))
-            for tensors, position in zip(held, positions, strict=True)
+            for tensors, position in zip(held.values(), positions, strict=True)
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
         raise UserError(f"{file}: not a state that save_state wrote: {error}") from None

@@ -61,10 +61,11 @@ def memorize(
             Any split of a sequence into calls gives the same result. It belongs to its variant
             (chunk included), batch, widths and dtype.
         lowering: "reference" goes token by token and is the definition; "chunked" computes the
-            same function a chunk at a time; "compiled" is that with deep memories of linear
-            algorithms through torch.compile, which takes half a minute at first; "recomputed" keeps
-            nothing of a chunk but its ends for the backward pass; "auto" takes the cheapest that
-            need not be compiled, or a kernel of flash-linear-attention on a GPU that has them.
+            same function a chunk at a time; "compiled" is that with deep memories that move
+            linearly through torch.compile, which takes half a minute at first; "recomputed" is
+            that with each chunk of a deep memory computed again in the backward pass; "auto" takes
+            the cheapest that need not be compiled. All but the first two take a kernel of
+            flash-linear-attention for a linear variant on a GPU that has them.
 
     Returns:
         The outputs `[B, T, H, V]` and the state after the last token.
@@ -81,7 +82,7 @@ def memorize(
     if lowering not in get_args(Lowering):
         raise ValueError(f"unknown lowering '{lowering}': expected one of {get_args(Lowering)}")
     call = prepare(variant, q, k, v, gates, weights, state)
-    if lowering == "auto" and kernels.usable(call):
+    if lowering not in ("reference", "chunked") and kernels.usable(call):
         y, after = kernels.run(call)
     else:
         y, after = _RUN[choose_lowering(variant).name if lowering == "auto" else lowering](call)

@@ -94,8 +94,8 @@ class Recipe(BaseModel):
     workers: Positive | None = None
     """Trials at a time; null is one for each core."""
     compile: bool = False
-    """Whether chunks of deep memories under linear algorithms go through torch.compile: half a
-    minute a variant, then faster steps."""
+    """Whether chunks of deep memories that move linearly go through torch.compile: half a minute a
+    variant, then faster steps."""
     recompute: bool = False
     """Whether the backward pass computes each chunk of a deep memory again, in place of keeping it:
     less memory for a third more time."""

@@ -10,6 +10,8 @@ from miras_search.errors import UserError
 from miras_search.lower.recomputed import recomputed
 from miras_search.recipe import Recipe
 from miras_search.testing import make_inputs, run
+from miras_search.testing import variant as conformance
+from miras_search.testing.cases import pairs
 from miras_search.variant import Variant
 
 TITANS = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
@@ -39,6 +41,13 @@ def test_recomputed_is_chunked(axes):
     torch.testing.assert_close(two.gradients, one.gradients, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", pairs(chunk=4, heads=2), ids=str)
+def test_it_conforms_as_every_lowering_does(variant, monkeypatch):
+    monkeypatch.setattr(conformance, "LOWERINGS", ("reference", "recomputed"))
+    conformance.check_variant(variant)
+
+
 def test_what_is_computed_on_the_way_is_not_kept():
     """A product inside the function dies with the forward pass, and its gradient is right."""
     inside = []
@@ -61,3 +70,29 @@ def test_what_is_computed_on_the_way_is_not_kept():
 def test_it_excludes_compiling():
     with pytest.raises(UserError, match="compile and recompute exclude each other"):
         Recipe.from_dict({"task": "mqar", "compile": True, "recompute": True})
+
+
+def test_its_gradient_has_a_gradient():
+    """f(x) x for f(x, x^2) = x^3 x^2: the second derivative at 2 is 30 * 2^4."""
+    x = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    (f,) = recomputed(lambda a, b: (a**3 * b,))(x, x**2)
+    (g,) = torch.autograd.grad(f * x, x, create_graph=True)
+    assert g.item() == 6 * 2**5
+    assert torch.autograd.grad(g, x)[0].item() == 30 * 2**4
+
+
+def test_it_is_computed_again_under_the_autocast_of_the_first_time():
+    """bfloat16 keeps 8 bits of the product, float32 all of these."""
+    x = torch.full((2, 2), 1 + 2**-10, requires_grad=True)
+    (y,) = recomputed(lambda a: ((a @ a).square(),))(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        y.sum().backward()
+    wanted = torch.autograd.grad((x @ x).square().sum(), x)[0]
+    torch.testing.assert_close(x.grad, wanted)
+
+
+def test_what_depends_on_nothing_has_no_gradient():
+    x = torch.ones(2, requires_grad=True)
+    (y,) = recomputed(lambda a: (2 * a.detach(),))(x)
+    y.sum().backward()
+    assert x.grad is None

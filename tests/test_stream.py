@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from miras_search import load_state, save_state
 from miras_search.errors import UserError
@@ -53,7 +54,7 @@ def test_the_state_of_a_stream_does_not_grow():
         x.untyped_storage().nbytes() <= 16 * x.nbytes + 4096
         for _, state in model.stream(tokens_of(80).split(8, dim=1))
         for layer in state
-        for x in layer.memory.tensors.values()
+        for x in (layer.conv, *layer.memory.tensors.values())
     }
     assert held == {True}
 
@@ -92,3 +93,22 @@ def test_what_cannot_be_read_or_written_is_told(tmp_path):
     for name in ("other", "missing"):
         with pytest.raises(UserError, match=f"{name}: not a state that save_state wrote"):
             load_state(tmp_path / name)
+    with pytest.raises(UserError, match="no folder"):
+        save_state(model(tokens_of(3))[1], tmp_path / "nowhere" / "state")
+
+
+@pytest.mark.parametrize("positions", ["[]", "[1.5]", "[null]", "[-3]", '"a"', '{"0": 1}'])
+def test_a_state_file_that_was_changed_is_told(tmp_path, positions):
+    save_file({"0/conv": torch.zeros(1)}, tmp_path / "state", {"positions": positions})
+    with pytest.raises(UserError, match="not a state that save_state wrote"):
+        load_state(tmp_path / "state")
+
+
+def test_a_state_of_another_model_or_batch_is_refused():
+    model = model_of(VARIANT)
+    _, state = model(tokens_of(3))
+    for wrong in (state[:-1], (*state, *state)):
+        with pytest.raises(ValueError, match=f"a state of {len(wrong)} layers: expected one of"):
+            model(tokens_of(3), wrong)
+    with pytest.raises(ValueError, match="state holds conv"):
+        model(tokens_of(3).repeat(2, 1), state)

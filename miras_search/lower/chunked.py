@@ -3,8 +3,8 @@
 Memory and bias give, for each token i and matrix, a write u_i h_i^T (`anchored`). What becomes of
 it has two forms. Where retention and algorithm are linear they say, for each token t, how much of
 each write and of what was carried in is in W_t, and W_t x is read without ever forming W_t
-(`contract`). Everything else moves token by token inside a tile (`unroll`): weights are formed for
-each, but one backward pass still serves all of them.
+(`contract`). For everything else the weights of each token of a tile are formed (`unroll`), but one
+backward pass still serves all of them.
 
 Where the memory is W x and its gradient affine in what it recalls, there is no anchor (`linear`).
 """

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SMALLEST = 1e-6
 """Retention."""
+WIDEST_KEY = 256
+"""What the kernels of the delta rule take."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class KernelCall:
 
 def usable(call: Call) -> bool:
     """Whether there are kernels and a device for them, and one of them computes this call."""
-    return call.q.is_cuda and _installed() and planned(call) is not None
+    taken = call.q.dtype == torch.float32 and call.q.shape[-1] <= WIDEST_KEY
+    return call.q.is_cuda and taken and _installed() and planned(call) is not None
 
 
 def run(call: Call) -> tuple[Tensor, State]:

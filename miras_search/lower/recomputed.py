@@ -3,6 +3,7 @@ what it computes on the way."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
@@ -50,20 +51,37 @@ class _Again(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> Any:
         ctx.run = run
+        ctx.autocast = _autocast(tensors[0].device.type)
         ctx.save_for_backward(*tensors)
         return run(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         needed = ctx.needs_input_grad[1:]
+        # Of the gradient there shall be a gradient if grad mode is on.
+        derive = torch.is_grad_enabled()
         tensors = [
-            x.detach().requires_grad_(need)
+            (x.view_as(x) if derive else x.detach().requires_grad_()) if need else x
             for x, need in zip(ctx.saved_tensors, needed, strict=True)
         ]
-        with torch.enable_grad():
-            found = ctx.run(*tensors)
-        outputs = [(x, g) for x, g in zip(found, gradients, strict=True) if x.requires_grad]
-        inputs = [x for x in tensors if x.requires_grad]
-        ends, starts = zip(*outputs, strict=True)
-        by_input = iter(torch.autograd.grad(ends, inputs, starts, allow_unused=True))
+        with ctx.autocast:
+            with torch.enable_grad():
+                found = ctx.run(*tensors)
+            outputs = [(x, g) for x, g in zip(found, gradients, strict=True) if x.requires_grad]
+            if not outputs:
+                return (None, *(None for _ in needed))
+            ends, starts = zip(*outputs, strict=True)
+            inputs = [x for x, need in zip(tensors, needed, strict=True) if need]
+            found = torch.autograd.grad(
+                ends, inputs, starts, allow_unused=True, create_graph=derive
+            )
+            by_input = iter(found)
         return (None, *(next(by_input) if need else None for need in needed))
+
+
+def _autocast(device: str) -> AbstractContextManager:
+    """Autocast as it is now: the backward pass may run under another."""
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return torch.autocast(device, dtype, enabled)

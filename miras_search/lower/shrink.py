@@ -1,11 +1,12 @@
 """Soft thresholding of one token after another, with a backward pass of its own: a few operations
-a token, where automatic differentiation takes a dozen."""
+a token, where automatic differentiation takes a dozen. Its gradient has no gradient."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,7 @@ class _Shrink(torch.autograd.Function):
         ctx.save_for_backward(state, retain, by, output)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         state, retain, by, states = ctx.saved_tensors
         sign = states.sign()

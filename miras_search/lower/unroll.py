@@ -1,4 +1,4 @@
-"""A matrix that has no causal coefficients: its weights are formed at every token."""
+"""A matrix that is not read through causal coefficients: its weights are formed at every token."""
 
 from __future__ import annotations
 

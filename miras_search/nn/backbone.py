@@ -79,7 +79,13 @@ class Backbone(nn.Module):
         """tokens `[B, T]` to logits `[B, T, vocabulary]`, and the state after the last token.
 
         Passing the state on continues the sequence: any split gives the same logits.
+
+        Raises:
+            ValueError: the state is of another model or batch.
         """
+        if state is not None and len(state) != len(self.blocks):
+            told = f"a state of {len(state)} layers: expected one of {len(self.blocks)}"
+            raise ValueError(f"{told}, as this model returns it")
         x, after = self.embedding(tokens), []
         for i, block in enumerate(self.blocks):
             x, layer_state = block(x, None if state is None else state[i])

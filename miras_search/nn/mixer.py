@@ -82,6 +82,9 @@ class Mixer(nn.Module):
         kernel = max(self.variant.conv, 1)
         qkv = self.qkv(x).mT
         past = qkv.new_zeros(*qkv.shape[:2], kernel - 1) if state is None else state.conv
+        if past.shape != (*qkv.shape[:2], kernel - 1):
+            expected = (*qkv.shape[:2], kernel - 1)
+            raise ValueError(f"state holds conv {tuple(past.shape)}: expected {expected}")
         padded = torch.cat([past, qkv], dim=-1)
         if self.conv is not None:
             qkv = self.conv(padded)
@@ -105,7 +108,8 @@ class Mixer(nn.Module):
             )
         y = self.norm(y.to(self.norm.weight.dtype)).flatten(-2)
         y = self.output(y * functional.silu(self.output_gate(x)))
-        return y, MixerState(padded[..., padded.shape[-1] - kernel + 1 :], memory)
+        # A copy: a view would hold all that was read.
+        return y, MixerState(padded[..., padded.shape[-1] - kernel + 1 :].clone(), memory)
 
     def _keys(self, x: Tensor) -> Tensor:
         """Normalised keys or queries; features of them are normalised again."""
