@@ -24,7 +24,7 @@ WIDTH, HEADS = 256, 4
 SMALL_WIDTH = 64
 """Of the comparison of all kinds."""
 DEEP = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
-"""Titans: a perceptron of two matrices, hidden width 4, gates per head."""
+"""Titans: a perceptron of two matrices, hidden four times as wide, gates per head."""
 DELTA = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd"}
 """The gated delta rule, exact at every token."""
 ATTENTION = {"memory": "attention", "bias": "l2", "retention": "none", "algorithm": "gd"}

@@ -98,7 +98,7 @@ class Recipe(BaseModel):
     variant, then faster steps."""
     recompute: bool = False
     """Whether the backward pass computes each chunk of a deep memory again, in place of keeping it:
-    less memory for a third more time."""
+    less memory for more time."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Of activations, in Lightning's words; a memory that is updated is always held in float32."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
