@@ -156,7 +156,8 @@ def test_a_dumb_terminal_gets_lines():
 
 
 SWEEP = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what runs in the background
 sys.path.insert(0, {tests!r})
 import study_samples as samples
 from rich.console import Console
