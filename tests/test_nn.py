@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from miras_search import legality, registry
 from miras_search.component import Coefficient
 from miras_search.layer import memorize
+from miras_search.nn import mixer
 from miras_search.nn.backbone import Backbone
 from miras_search.nn.gates import Gate
 from miras_search.nn.mixer import Mixer
@@ -372,3 +373,22 @@ def test_lowerings_agree_in_a_model(variant):
 def test_widths_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="width 8 is not divisible by 3 heads"):
         Backbone(DEEP.replace(heads=3), SIZE, VOCABULARY)
+
+
+@pytest.mark.parametrize("axes", [{"memory": "mlp", "chunk": 6}, {"memory": "matrix"}])
+def test_a_long_sequence_is_read_in_pieces(axes, monkeypatch):
+    """Values, state and gradients of one piece and of several."""
+    axes = {"bias": "l2", "retention": "l2", "algorithm": "momentum"} | axes
+    torch.manual_seed(0)
+    layer = Mixer(Variant.from_dict(axes), 8).double()
+    x = torch.randn(2, 450, 8, dtype=torch.float64, requires_grad=True)
+    found = []
+    for entries in (mixer.ENTRIES, 1):
+        monkeypatch.setattr(mixer, "ENTRIES", entries)
+        y, state = layer(x)
+        found.append((y, state.conv, *state.memory.tensors.values()))
+        found[-1] += (*torch.autograd.grad(y.square().sum(), (x, *layer.parameters())),)
+    whole = layer._piece(x)
+    assert whole < 450 / 2
+    assert whole % layer.variant.chunk == 0
+    torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-10)

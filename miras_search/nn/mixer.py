@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from miras_search.layer import Lowering, memorize
 from miras_search.lower.call import State
+from miras_search.lower.contract import TILE
 from miras_search.memory.base import ParametricMemory
 from miras_search.nn.features import PolynomialFeatures, feature_width
 from miras_search.nn.gates import Gates
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from miras_search.variant import Variant
+
+
+ENTRIES = 2**22
+"""Of queries, keys and values that are computed together on the CPU: glibc gives back to the system
+what has more than 32 MB, and to have it again costs a page fault for each 4 KB."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,23 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
         """x `[B, T, D]` to `[B, T, D]`, and the state after the last token."""
+        outputs = []
+        for piece in x.split(self._piece(x), dim=1) if x.shape[1] else (x,):
+            y, state = self._mix(piece, state)
+            outputs.append(y)
+        assert state is not None
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1), state
+
+    def _piece(self, x: Tensor) -> int:
+        """Tokens to read at a time: any split is the same function."""
+        batch, tokens, width = x.shape
+        if x.device.type != "cpu" or self.variant.memory.grows:
+            return tokens
+        whole = math.lcm(TILE, self.variant.chunk)
+        return max(1, ENTRIES // max(1, batch * self.parts * width) // whole) * whole
+
+    def _mix(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState]:
+        """One piece."""
         kernel = max(self.variant.conv, 1)
         qkv = self.qkv(x).mT
         past = qkv.new_zeros(*qkv.shape[:2], kernel - 1) if state is None else state.conv
