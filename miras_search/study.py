@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import re
 import secrets
 import signal
 import threading
-import time
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -45,9 +43,6 @@ PATIENCE = 3
 """Proposals refused in a row before a finite space is asked for a point that was not tried: a
 sampler does not learn from a refusal, and may propose the same again for ever."""
 
-PUBLISH_EVERY = 1.0
-"""Seconds: what people read is written again for each trial, but not for every one of many."""
-
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
@@ -76,7 +71,6 @@ class Study:
         self.folder, self.recipe, self.space = folder, recipe, folder.space
         self.total = total_trials(self.space, recipe)
         self.records: list[TrialRecord] = []
-        self._news, self._published = False, -math.inf
         self._live: dict[int, optuna.Trial] = {}
         self._pending: list[tuple[TrialSpec, optuna.Trial]] = []
         self._tried: set[tuple[str, float]] = set()
@@ -137,11 +131,7 @@ class Study:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            if self._news:
-                self.publish()
-        finally:
-            self._lock.close()
+        self._lock.close()
 
     @property
     def asked(self) -> int:
@@ -175,7 +165,7 @@ class Study:
 
     @_uninterrupted()
     def tell(self, record: TrialRecord) -> None:
-        """Take the result of a trial; the files people read follow within a second."""
+        """Take the result of a trial, and bring the files people read up to date."""
         trial = self._live.pop(record.number)
         if not self._told(trial):
             for point in record.curve:
@@ -186,13 +176,10 @@ class Study:
             else:
                 self._optuna.tell(trial, record.score)
         self.records.append(record)
-        self._news = True
-        if time.monotonic() - self._published > PUBLISH_EVERY:
-            self.publish()
+        self.publish()
 
     def publish(self) -> None:
         """Write the leaderboard and the best variant; keep the weights of the best alone."""
-        self._news, self._published = False, time.monotonic()
         write_csv(self.folder, self.records, self.recipe)
         best = self.best
         if best is None:

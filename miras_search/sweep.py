@@ -72,7 +72,6 @@ def _execute(study: Study, console: Console) -> None:
 
 def _conclude(study: Study, console: Console, news: bool) -> None:
     folder, recipe = study.folder, study.recipe
-    study.publish()
     terminal(study.records, recipe, console)
     write_report(folder)
     if news:

@@ -72,6 +72,17 @@ def test_it_excludes_compiling():
         Recipe.from_dict({"task": "mqar", "compile": True, "recompute": True})
 
 
+def test_what_it_was_given_is_freed_by_the_backward_pass():
+    x = torch.ones(3, requires_grad=True)
+    given = x.exp()
+    inside = weakref.ref(given)
+    (y,) = recomputed(lambda a: (a.square(),))(given)
+    del given
+    y.sum().backward()
+    gc.collect()
+    assert inside() is None
+
+
 def test_its_gradient_has_a_gradient():
     """f(x) x for f(x, x^2) = x^3 x^2: the second derivative at 2 is 30 * 2^4."""
     x = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)

@@ -112,3 +112,10 @@ def test_a_state_of_another_model_or_batch_is_refused():
             model(tokens_of(3), wrong)
     with pytest.raises(ValueError, match="state holds conv"):
         model(tokens_of(3).repeat(2, 1), state)
+
+
+def test_a_state_holds_nothing_of_a_long_piece():
+    model = model_of(VARIANT)
+    (_, state), *_ = model.stream([tokens_of(2000)])
+    for layer in state:
+        assert layer.conv.untyped_storage().nbytes() == layer.conv.nbytes

@@ -86,15 +86,12 @@ class Unrolling:
     def _coefficients(self, gates: Gates, tokens: Tensor) -> list[Coefficients]:
         """Of each sum, and of the state as pushes move it; of a linear algorithm, those of all that
         it would carry if nothing of the state were kept."""
-        algorithm, by_name = (
-            self.variant.algorithm,
-            {n: flat(g, self.rows) for n, g in gates.items()},
-        )
+        algorithm = self.variant.algorithm
         if algorithm.linear:
-            c = of_gates(
-                algorithm, gates | {RETAIN: torch.zeros_like(gates[RETAIN])}, 1.0, tokens, self.rows
-            )
+            forgotten = gates | {RETAIN: torch.zeros_like(gates[RETAIN])}
+            c = of_gates(algorithm, forgotten, 1.0, tokens, self.rows)
             return [c.summed(algorithm.window_length)]
+        by_name = {name: flat(g, self.rows) for name, g in gates.items()}
         retain = by_name[RETAIN]
         sums = [((x.carry,), x.inject) for x in algorithm.sums(retain, by_name)]
         every = (Transition((carry,), (inject,)) for carry, inject in [*sums, ((retain,), 1.0)])
