@@ -110,8 +110,8 @@ def endless_text(axes: dict[str, str], chunk: int, tokens: int, piece: int = 409
     pieces = (torch.randint(256, (1, piece)) for _ in range(-(-tokens // piece)))
     for logits, state in model.stream(pieces):
         if not logits[:, -1].isfinite().all():
-            raise RuntimeError(f"not a number after {state[0].memory.position} tokens")
-        yield state[0].memory.position
+            raise RuntimeError(f"not a number after {state[0]['memory'].position} tokens")
+        yield state[0]["memory"].position
 
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {

@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 from miras_search.errors import UserError
 from miras_search.folder import CONFIG, WEIGHTS
 from miras_search.lower.call import State
-from miras_search.nn.backbone import Backbone, ModelState
-from miras_search.nn.mixer import MixerState
+from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Size
 from miras_search.record import write_whole
 from miras_search.variant import Variant
@@ -22,8 +21,10 @@ from miras_search.yaml_file import Document, dump
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from miras_search.nn.state import LayerState, ModelState
+
 POSITIONS = "positions"
-"""Metadata of a state file: how many writes each layer has seen."""
+"""Metadata of a state file: for each layer, how many tokens or writes each part has seen."""
 
 
 def save(
@@ -47,9 +48,10 @@ def save_state(state: ModelState, file: str | Path) -> None:
         raise UserError(f"{file}: cannot be written: no folder {Path(file).parent}")
     tensors: dict[str, Tensor] = {}
     for i, layer in enumerate(state):
-        held = {"conv": layer.conv, **layer.memory.tensors}
-        tensors |= {f"{i}/{name}": x.detach().cpu().contiguous() for name, x in held.items()}
-    positions = [layer.memory.position for layer in state]
+        for part, held in layer.items():
+            for name, x in held.tensors.items():
+                tensors[f"{i}:{part}:{name}"] = x.detach().cpu().contiguous()
+    positions = [{part: held.position for part, held in layer.items()} for layer in state]
     _write(tensors, Path(file), {POSITIONS: json.dumps(positions)})
 
 
@@ -62,18 +64,18 @@ def load_state(file: str | Path) -> ModelState:
     try:
         with safe_open(file, "pt") as opened:
             positions = json.loads(opened.metadata()[POSITIONS])
-            if not positions or any(type(n) is not int or n < 0 for n in positions):
+            told = [n for layer in positions for n in layer.values()]
+            if not told or any(type(n) is not int or n < 0 for n in told):
                 raise ValueError(f"positions {positions}")
-            held: dict[str, dict[str, Tensor]] = {str(i): {} for i in range(len(positions))}
+            state: list[LayerState] = [
+                {part: State({}, n) for part, n in layer.items()} for layer in positions
+            ]
             keys: list[str] = opened.keys()
             for key in keys:
-                layer, _, name = key.partition("/")
-                held[layer][name] = opened.get_tensor(key)
-        return tuple(
-            MixerState(tensors.pop("conv"), State(tensors, position))
-            for tensors, position in zip(held.values(), positions, strict=True)
-        )
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
+                layer, part, name = key.split(":")
+                state[int(layer)][part].tensors[name] = opened.get_tensor(key)
+            return tuple(state)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{file}: not a state that save_state wrote: {error}") from None
 
 

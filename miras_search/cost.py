@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -9,11 +10,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from miras_search.lower.attend import BLOCK
 from miras_search.lower.contract import TILE
 from miras_search.nn.backbone import Backbone, Block
+from miras_search.nn.state import nbytes
 from miras_search.plan import choose_lowering
 
 if TYPE_CHECKING:
+    from miras_search.macro.base import Layer
     from miras_search.recipe import Size
     from miras_search.variant import Variant
 
@@ -42,15 +46,15 @@ def of_model(variant: Variant, size: Size, vocabulary: int, length: int) -> Cost
         model = Backbone(variant, size, vocabulary)
         head = nn.Linear(size.width, vocabulary, bias=False)
     parameters = sum(p.numel() for p in model.parameters())
-    layers = variant.macro.layers(variant, size.layers)
+    layers = variant.macro.layers(size.layers)
     costs = {}
     for layer in set(layers):
         # Tracing takes ten times as long for each operation, but a growing memory has few of them,
         # and attention on the CPU has no formula.
-        traced = layer.memory.grows or parameters > SMALL
+        traced = variant.memory.grows or layer.span > 1 or parameters > SMALL
         with torch.random.fork_rng(devices=[]), torch.device("meta" if traced else "cpu"):
-            block = Block(layer, size)
-        costs[layer] = _of_block(block, layer, size.width, length)
+            block = Block(layer, variant, size)
+        costs[layer] = _of_block(block, _period(layer, variant), variant, size.width, length)
     return Cost(
         flops=_of_run(head, size.width, length).flops + sum(costs[x].flops for x in layers),
         state_bytes=sum(costs[layer].state_bytes for layer in layers),
@@ -58,10 +62,11 @@ def of_model(variant: Variant, size: Size, vocabulary: int, length: int) -> Cost
     )
 
 
-def _of_block(block: nn.Module, layer: Variant, width: int, length: int) -> Cost:
+def _of_block(
+    block: nn.Module, period: int | None, variant: Variant, width: int, length: int
+) -> Cost:
     """The work repeats after a period, and its repetitions are not run."""
-    period = _period(layer)
-    again = 0 if period is None else (length - layer.algorithm.window_length) // period - 1
+    again = 0 if period is None else (length - variant.algorithm.window_length) // period - 1
     if period is None or again < 1:
         return _of_run(block, width, length)
     short = length - again * period
@@ -69,13 +74,14 @@ def _of_block(block: nn.Module, layer: Variant, width: int, length: int) -> Cost
     return once._replace(flops=once.flops + again * (twice.flops - once.flops))
 
 
-def _period(layer: Variant) -> int | None:
-    """Tokens after which a memory does the same again; none, where it grows."""
-    if layer.memory.grows:
+def _period(layer: Layer, variant: Variant) -> int | None:
+    """Tokens after which a layer does the same again; none, where it grows."""
+    if variant.memory.grows:
         return None
-    if choose_lowering(layer).name == "reference":
-        return 1
-    return TILE if layer.affine or layer.gradient_is_constant else layer.anchor_every
+    own = TILE if variant.affine or variant.gradient_is_constant else variant.anchor_every
+    if choose_lowering(variant).name == "reference":
+        own = 1
+    return own if layer.span == 1 else math.lcm(own, layer.span, BLOCK)
 
 
 def _of_run(module: nn.Module, width: int, tokens: int) -> Cost:
@@ -83,7 +89,7 @@ def _of_run(module: nn.Module, width: int, tokens: int) -> Cost:
     parameters = list(module.parameters())
     with torch.no_grad(), _Counter() as counter:
         found = module(torch.zeros(1, tokens, width, device=parameters[0].device))
-    held = found[1].nbytes if isinstance(found, tuple) else 0
+    held = nbytes(found[1]) if isinstance(found, tuple) else 0
     return Cost(counter.flops, held, sum(p.numel() for p in parameters))
 
 

@@ -12,7 +12,9 @@ from miras_search import legality
 from miras_search.lower import kernels
 from miras_search.lower.call import State, prepare
 from miras_search.lower.chunked import chunked
+from miras_search.lower.frozen import frozen
 from miras_search.lower.reference import reference
+from miras_search.lower.surprise import surprise as of_call
 from miras_search.plan import choose_lowering
 from miras_search.variant import Variant
 
@@ -74,11 +76,7 @@ def memorize(
         ValueError: a shape, name or dtype is wrong, or the variant is not legal; the message says
             why. Everything has the dtype of q.
     """
-    if not isinstance(variant, Variant):
-        told = f"variant is a {type(variant).__name__}: expected a Variant"
-        raise ValueError(f"{told}; Variant.from_dict makes one of plain values")
-    if why := legality.reasons(variant):
-        raise ValueError("; ".join(why))
+    _check(variant)
     if lowering not in get_args(Lowering):
         raise ValueError(f"unknown lowering '{lowering}': expected one of {get_args(Lowering)}")
     call = prepare(variant, q, k, v, gates, weights, state)
@@ -88,3 +86,73 @@ def memorize(
         y, after = _RUN[choose_lowering(variant).name if lowering == "auto" else lowering](call)
     writes = variant.algorithm.writes
     return y.transpose(1, 2)[:, writes - 1 :: writes], after
+
+
+def recall(
+    variant: Variant,
+    q: Float[Tensor, "B T H K"],
+    value_width: int,
+    gates: Mapping[str, Tensor],
+    weights: Mapping[str, Float[Tensor, "H out in"]] | None,
+    state: State | None = None,
+) -> Float[Tensor, "B T H V"]:
+    """Read without a write: y_t = M(q_t; W) at the memory of `state`, the same for every token.
+
+    Args:
+        variant: as for `memorize`.
+        q: queries `[B, T, H, K]`.
+        value_width: V.
+        gates: as for `memorize`; only those that a read looks at matter (the damping of `newton`).
+        weights: the initial memory, read where there is no state.
+        state: what `memorize` returned. A memory that keeps pairs recalls zero before the first.
+
+    Raises:
+        ValueError: as `memorize`.
+    """
+    _check(variant)
+    writes = variant.algorithm.writes
+    k = q.repeat_interleave(writes, dim=1) if writes > 1 else q
+    v = q.new_zeros(*k.shape[:-1], value_width)
+    y = frozen(prepare(variant, q, k, v, gates, weights, state))
+    return y.transpose(1, 2)[:, writes - 1 :: writes]
+
+
+def surprise(
+    variant: Variant,
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    gates: Mapping[str, Tensor],
+    weights: Mapping[str, Float[Tensor, "H out in"]] | None,
+    state: State | None = None,
+) -> dict[str, Float[Tensor, "B T H"]]:
+    """How surprising each token is to a memory that is updated (Titans 2501.00663, section 3.1).
+
+    Token by token whatever the variant's chunk, so slow; nothing is differentiated. The arguments
+    are those of `memorize`. With several writes a token it is their mean.
+
+    Returns:
+        "loss", the inner loss at the memory just before the token; "gradient", the norm of its
+        gradient where it is taken (the anchor), over all matrices; "write", the norm of the change
+        of the memory over the token, W_t - W_{t-1}. Nothing, `{}`, for a memory that keeps pairs.
+
+    Raises:
+        ValueError: as `memorize`.
+    """
+    _check(variant)
+    if variant.memory.grows:
+        return {}
+    writes = variant.algorithm.writes
+    call = prepare(variant, k[:, writes - 1 :: writes], k, v, gates, weights, state)
+    return {
+        name: x.unflatten(2, (-1, writes)).mean(3).transpose(1, 2)
+        for name, x in of_call(call).items()
+    }
+
+
+def _check(variant: Variant) -> None:
+    """Refuse what is no legal variant."""
+    if not isinstance(variant, Variant):
+        told = f"variant is a {type(variant).__name__}: expected a Variant"
+        raise ValueError(f"{told}; Variant.from_dict makes one of plain values")
+    if why := legality.reasons(variant):
+        raise ValueError("; ".join(why))

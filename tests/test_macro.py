@@ -1,10 +1,14 @@
 """Macro architectures: which layer is what."""
 
 import pytest
+import titans
 import torch
 
 from miras_search.errors import InvalidValues, UserError
+from miras_search.macro.mac import Mac
+from miras_search.nn.attention import WindowAttention
 from miras_search.nn.backbone import Backbone
+from miras_search.nn.mixer import Mixer
 from miras_search.recipe import Size, load_pair
 from miras_search.variant import Variant
 
@@ -14,10 +18,10 @@ HYBRID = BASE | {"macro": {"kind": "hybrid", "pattern": "MMA", "window": 5}, "co
 
 def test_the_layers_of_a_hybrid_follow_its_pattern():
     model = Backbone(Variant.from_dict(HYBRID), Size(width=8, layers=5), 13)
-    kinds = [block.mixer.variant.memory.kind for block in model.blocks]
-    assert kinds == ["matrix", "matrix", "sliding_window", "matrix", "matrix"]
-    assert model.blocks[2].mixer.variant.memory.window == 5
-    assert {block.mixer.variant.heads for block in model.blocks} == {2}
+    sorts = [type(block.mixer) for block in model.blocks]
+    assert sorts == [Mixer, Mixer, WindowAttention, Mixer, Mixer]
+    assert model.blocks[2].mixer.window == 5
+    assert model.blocks[2].mixer.attention.heads == 2
 
 
 def test_attention_of_a_hybrid_sees_its_window_and_no_more():
@@ -50,9 +54,34 @@ def test_a_pattern_deeper_than_the_model_is_refused():
 
 def test_the_memory_alone_is_not_spelled_out():
     alone, hybrid = Variant.from_dict(BASE), Variant.from_dict(HYBRID)
-    assert alone.to_dict()["macro"] == {"kind": "lmm"}
+    assert alone.to_dict()["macro"] == {"kind": "lmm", "persistent": 0}
     assert "macro" not in alone.to_yaml_dict() | alone.equations()
     assert alone == Variant.from_dict(BASE | {"macro": "lmm"})
     assert Variant.from_dict(hybrid.to_yaml_dict()) == hybrid
     assert "MMA" in hybrid.equations()["macro"]
     assert hybrid.digest != alone.digest
+
+
+@pytest.mark.parametrize("segment", [1, 3, 4, 20])
+@pytest.mark.parametrize("persistent", [0, 2])
+def test_memory_as_context_is_its_definition(segment, persistent):
+    variant = Variant.from_dict(BASE | {"retention": "none", "algorithm": {"kind": "gd"}})
+    torch.manual_seed(0)
+    layer = Mac(segment=segment, persistent=persistent).mixer(variant, 8, "auto").double()
+    x = torch.randn(1, 11, 8, dtype=torch.float64)
+    expected = titans.mac(layer, x[0])
+    torch.testing.assert_close(layer(x)[0][0], expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["mac", "mag", "mal"])
+def test_persistent_tokens_and_spans_matter(kind):
+    variant = Variant.from_dict(BASE | {"macro": kind})
+    tokens, outputs = torch.arange(12)[None], []
+    span = "segment" if kind == "mac" else "window"
+    for change in ({}, {"persistent": 0}, {span: 3}):
+        torch.manual_seed(0)
+        macro = variant.macro.model_copy(update=change)
+        model = Backbone(variant.replace(macro=macro), Size(width=8, layers=1), 13)
+        outputs.append(model(tokens)[0])
+    assert not outputs[0].allclose(outputs[1])
+    assert not outputs[0].allclose(outputs[2])

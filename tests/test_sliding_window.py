@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from miras_search.memory.sliding_window import BLOCK, SlidingWindow
+from miras_search.lower.attend import BLOCK
+from miras_search.memory.sliding_window import SlidingWindow
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])

@@ -7,8 +7,9 @@ from safetensors.torch import save_file
 from miras_search import load_state, save_state
 from miras_search.errors import UserError
 from miras_search.nn.backbone import Backbone
+from miras_search.nn.state import nbytes
 from miras_search.recipe import Size
-from miras_search.testing import close, pairs
+from miras_search.testing import cases, close, pairs
 from miras_search.variant import Variant
 
 VARIANT = Variant.from_dict(
@@ -27,7 +28,14 @@ def tokens_of(count, seed=0):
     return torch.randint(13, (2, count), generator=rng)
 
 
-@pytest.mark.parametrize("variant", pairs(chunk=4, heads=2)[:12], ids=str)
+MACROS = [macro for macro in cases("macro") if macro.persistent < 100]
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [*pairs(chunk=4, heads=2)[:12], *(VARIANT.replace(macro=macro) for macro in MACROS)],
+    ids=str,
+)
 def test_a_state_goes_on_after_a_file(variant, tmp_path):
     model, tokens = model_of(variant), tokens_of(14)
     with torch.no_grad():
@@ -48,13 +56,14 @@ def test_a_stream_is_the_whole_in_pieces():
 def test_the_state_of_a_stream_does_not_grow():
     model = model_of(VARIANT)
     pieces = (tokens_of(8, seed) for seed in range(50))
-    sizes = {sum(layer.nbytes for layer in state) for _, state in model.stream(pieces)}
+    sizes = {sum(map(nbytes, state)) for _, state in model.stream(pieces)}
     assert len(sizes) == 1
     held = {
         x.untyped_storage().nbytes() <= 16 * x.nbytes + 4096
         for _, state in model.stream(tokens_of(80).split(8, dim=1))
         for layer in state
-        for x in (layer.conv, *layer.memory.tensors.values())
+        for part in layer.values()
+        for x in part.tensors.values()
     }
     assert held == {True}
 
@@ -64,7 +73,7 @@ def test_generation_is_reading_what_was_written():
     written, state = model.generate(prompt, 5, temperature=0)
     logits, _ = model(torch.cat([prompt, written], dim=1))
     assert written.equal(logits[:, 6:-1].argmax(-1))
-    assert state[0].memory.position == 7 + 4
+    assert state[0]["memory"].position == 7 + 4
     again, _ = model.generate(written[:, -1:], 3, state, temperature=0)
     longer, _ = model.generate(prompt, 8, temperature=0)
     assert torch.cat([written, again], 1).equal(longer)
@@ -97,9 +106,11 @@ def test_what_cannot_be_read_or_written_is_told(tmp_path):
         save_state(model(tokens_of(3))[1], tmp_path / "nowhere" / "state")
 
 
-@pytest.mark.parametrize("positions", ["[]", "[1.5]", "[null]", "[-3]", '"a"', '{"0": 1}'])
+@pytest.mark.parametrize(
+    "positions", ["[]", "[{}]", "[3]", '[{"conv": 1.5}]', '[{"conv": -3}]', '"a"', '{"0": 1}']
+)
 def test_a_state_file_that_was_changed_is_told(tmp_path, positions):
-    save_file({"0/conv": torch.zeros(1)}, tmp_path / "state", {"positions": positions})
+    save_file({"0:conv:inputs": torch.zeros(1)}, tmp_path / "state", {"positions": positions})
     with pytest.raises(UserError, match="not a state that save_state wrote"):
         load_state(tmp_path / "state")
 
@@ -110,12 +121,13 @@ def test_a_state_of_another_model_or_batch_is_refused():
     for wrong in (state[:-1], (*state, *state)):
         with pytest.raises(ValueError, match=f"a state of {len(wrong)} layers: expected one of"):
             model(tokens_of(3), wrong)
-    with pytest.raises(ValueError, match="state holds conv"):
+    with pytest.raises(ValueError, match=r"state holds \{'inputs'"):
         model(tokens_of(3).repeat(2, 1), state)
 
 
-def test_a_state_holds_nothing_of_a_long_piece():
-    model = model_of(VARIANT)
-    (_, state), *_ = model.stream([tokens_of(2000)])
-    for layer in state:
-        assert layer.conv.untyped_storage().nbytes() == layer.conv.nbytes
+@pytest.mark.parametrize("macro", MACROS, ids=str)
+def test_a_state_holds_nothing_of_a_long_piece(macro):
+    model = model_of(VARIANT.replace(macro=macro))
+    (_, state), *_ = model.stream([tokens_of(600)])
+    held = [x for layer in state for part in layer.values() for x in part.tensors.values()]
+    assert sum(x.untyped_storage().nbytes() for x in held) <= 8 * sum(x.nbytes for x in held)

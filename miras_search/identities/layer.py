@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from miras_search.identities.base import identity
+from miras_search.macro.base import Layer
 from miras_search.macro.hybrid import Hybrid
-from miras_search.macro.lmm import Lmm
 
 if TYPE_CHECKING:
     from miras_search.variant import Variant
@@ -63,18 +63,13 @@ def _(variant: Variant) -> Variant | None:
     return simple if simple != variant else None
 
 
-@identity(
-    "a hybrid whose layers are all alike is lmm",
-    memory="sliding_window",
-    macro={"kind": "hybrid", "pattern": "MA", "window": 64},
-)
+@identity("a hybrid of memories alone is lmm", macro={"kind": "hybrid", "pattern": "MM"})
 def _(variant: Variant) -> Variant | None:
     macro = variant.macro
-    if isinstance(macro, Lmm):
+    if isinstance(macro, Layer):
         return None
-    layers = macro.layers(variant, macro.depth)
-    alike = len({layer.canonical for layer in layers}) == 1
-    return layers[0] if alike else None
+    first, *others = dict.fromkeys(macro.layers(macro.depth))
+    return None if others else variant.replace(macro=first)
 
 
 @identity(
@@ -89,7 +84,7 @@ def _(variant: Variant) -> Variant | None:
     period = (macro.pattern * 2).index(macro.pattern, 1)
     if period == len(macro.pattern):
         return None
-    return variant.replace(macro=Hybrid(pattern=macro.pattern[:period], window=macro.window))
+    return variant.replace(macro=macro.model_copy(update={"pattern": macro.pattern[:period]}))
 
 
 @identity("the qk_norm that the memory prefers is what auto means", qk_norm="l2")

@@ -60,7 +60,9 @@ class State:
         if pairs is None or self.tensors["keys"].shape[2] <= pairs:
             return self
         start = self.tensors["keys"].shape[2] - pairs
-        return State({name: x[:, :, start:] for name, x in self.tensors.items()}, self.position)
+        # Copies: views would hold all that was read.
+        last = {name: x[:, :, start:].clone() for name, x in self.tensors.items()}
+        return State(last, self.position)
 
     def detach(self) -> State:
         """The same state, cut from the graph that computed it."""

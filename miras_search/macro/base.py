@@ -1,14 +1,24 @@
-"""What a macro architecture is: the variant of each layer of a model."""
+"""What a macro architecture is: the layers of a model, and the module that each of them is."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
 
 from miras_search.component import Component
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from miras_search.layer import Lowering
     from miras_search.variant import Variant
+
+Persistent = Annotated[int, Field(ge=0, le=256)]
+"""Learned tokens that every token comes after."""
+Reach = Annotated[int, Field(ge=2, le=2**20)]
+"""Tokens of a window."""
 
 
 class Macro(Component):
@@ -22,5 +32,26 @@ class Macro(Component):
         return 1
 
     @abstractmethod
-    def layers(self, variant: Variant, count: int) -> tuple[Variant, ...]:
-        """What each of `count` layers computes, the first first: variants under `lmm`."""
+    def layers(self, count: int) -> tuple[Layer, ...]:
+        """What each of `count` layers is, the first first."""
+
+
+class Layer(Macro):
+    """A macro architecture all of whose layers are alike."""
+
+    @property
+    def span(self) -> int:
+        """Tokens after which its attention repeats its work; 1 if there is no attention."""
+        return 1
+
+    def layers(self, count: int) -> tuple[Layer, ...]:
+        return (self,) * count
+
+    @abstractmethod
+    def mixer(self, variant: Variant, width: int, lowering: Lowering) -> nn.Module:
+        """The module of one layer.
+
+        It takes `[B, T, D]` and the state that it returned, or None at the start of a sequence, and
+        gives `[B, T, D]` and a `nn.state.LayerState`; any split of a sequence into calls gives the
+        same.
+        """

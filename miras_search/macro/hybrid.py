@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from miras_search.macro.base import Macro
+from miras_search.macro.base import Layer, Macro, Persistent, Reach
+from miras_search.macro.lmm import Lmm
 from miras_search.registry import register
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from miras_search.layer import Lowering
     from miras_search.variant import Variant
+
+
+class Window(Layer):
+    """A layer of attention over the last `window` tokens and persistent ones, without a memory."""
+
+    kind: ClassVar[str] = "window"
+    equation: ClassVar[str] = "x + A(x)"
+    source: ClassVar[str] = "Beltagy et al. 2004.05150"
+
+    window: Reach
+    persistent: Persistent
+
+    @property
+    def span(self) -> int:
+        return self.window
+
+    def mixer(self, variant: Variant, width: int, lowering: Lowering) -> nn.Module:
+        from miras_search.nn.attention import WindowAttention
+
+        return WindowAttention(width, variant.heads, self.window, self.persistent)
 
 
 @register
@@ -19,7 +43,7 @@ class Hybrid(Macro):
     """`pattern` says what each layer is, M the memory and A attention over the last `window`
     tokens, and is repeated over the depth of the model.
 
-    A layer of attention has the heads and the convolution of the memory's.
+    A layer of attention has the heads of the memory's, and rotary positions.
     """
 
     kind: ClassVar[str] = "hybrid"
@@ -27,8 +51,10 @@ class Hybrid(Macro):
     source: ClassVar[str] = "Samba 2406.07522; MIRAS 2504.13173, section 5.3 (-H)"
 
     pattern: str = "MA"
-    window: Annotated[int, Field(ge=1, le=2**20)] = 64
+    window: Reach = 64
     """Tokens that attention sees, the last one among them."""
+    persistent: Persistent = 0
+    """Learned tokens that are always there: attention sees them, and a memory reads them first."""
 
     @field_validator("pattern")
     @classmethod
@@ -39,20 +65,16 @@ class Hybrid(Macro):
 
     @property
     def formula(self) -> str:
-        return f"layers {self.pattern} in turn, A over the last {self.window} tokens"
+        told = f", {self.persistent} persistent" if self.persistent else ""
+        return f"layers {self.pattern} in turn, A over the last {self.window} tokens{told}"
 
     @property
     def depth(self) -> int:
         return len(self.pattern)
 
-    def layers(self, variant: Variant, count: int) -> tuple[Variant, ...]:
-        from miras_search.macro.lmm import Lmm
-        from miras_search.memory.sliding_window import SlidingWindow
-        from miras_search.variant import Variant
-
-        memory = variant.replace(macro=Lmm())
-        attention = Variant.from_dict(
-            {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}
-        ).replace(memory=SlidingWindow(window=self.window), heads=variant.heads, conv=variant.conv)
-        layer = {"M": memory, "A": attention}
-        return tuple(layer[name] for name in islice(cycle(self.pattern), count))
+    def layers(self, count: int) -> tuple[Layer, ...]:
+        sort = {
+            "M": Lmm(persistent=self.persistent),
+            "A": Window(window=self.window, persistent=self.persistent),
+        }
+        return tuple(sort[name] for name in islice(cycle(self.pattern), count))

@@ -33,10 +33,11 @@ class Attention(GrowingMemory):
         return self.equation.replace("<q, k_i> / sqrt(K)", scaled)
 
     def read(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        from miras_search.lower.attend import causal
+
+        return causal(q, k, v, self.scale)
+
+    def recall(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         from torch.nn.functional import scaled_dot_product_attention
 
-        tokens, kept = q.shape[-2], k.shape[-2]
-        if tokens == 1 or tokens == kept:
-            return scaled_dot_product_attention(q, k, v, is_causal=tokens > 1, scale=self.scale)
-        mask = q.new_ones(tokens, kept).tril(kept - tokens).bool()
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        return scaled_dot_product_attention(q, k, v, scale=self.scale)

@@ -86,3 +86,13 @@ class GrowingMemory(Memory):
 
         q `[B, H, T, K]`, k `[B, H, N, K]`, v `[B, H, N, V]`, giving `[B, H, T, V]`.
         """
+
+    def recall(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Answer T questions from the N pairs that are kept, N at least 1, all of them at the same
+        memory: one after another, unless a subclass knows better.
+
+        q `[B, H, T, K]`, k `[B, H, N, K]`, v `[B, H, N, V]`, giving `[B, H, T, V]`.
+        """
+        import torch
+
+        return torch.cat([self.read(x, k, v) for x in q.split(1, dim=2)], dim=2)

@@ -12,9 +12,6 @@ from miras_search.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK = 128
-"""Fewest queries that are answered together, if there are as many."""
-
 
 @register
 class SlidingWindow(GrowingMemory):
@@ -44,21 +41,11 @@ class SlidingWindow(GrowingMemory):
         return self.window - 1
 
     def read(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        import torch
-        from torch.nn.functional import pad, scaled_dot_product_attention
+        from miras_search.lower.attend import windowed
 
-        batch, _, tokens, _ = q.shape
-        before = k.shape[2] - tokens
-        # Blocks of queries, each with the keys of its own block and of the one before.
-        size = min(max(self.window, BLOCK), max(tokens, before))
-        front, rest = size - before, -tokens % size
-        q = pad(q, (0, 0, 0, rest)).unflatten(2, (-1, size))
-        k, v = (pad(x, (0, 0, front, rest)).unflatten(2, (-1, size)) for x in (k, v))
-        k, v = (torch.cat([x[:, :, :-1], x[:, :, 1:]], dim=-2) for x in (k, v))
-        seen = q.new_ones(size, 2 * size).tril(size).triu(size - self.window + 1).bool()
-        mask = seen.repeat(q.shape[2], 1, 1)
-        mask[0, :, : max(front, 0)] = False
-        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-        mask = mask.repeat(batch, 1, 1)[:, None]
-        y = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
-        return y.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)[:, :, :tokens]
+        return windowed(q, k, v, self.window, self.scale)
+
+    def recall(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        from torch.nn.functional import scaled_dot_product_attention
+
+        return scaled_dot_product_attention(q, k, v, scale=self.scale)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from miras_search.nn.mixer import Mixer, MixerState
+from miras_search.nn.cell import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from miras_search.layer import Lowering
+    from miras_search.macro.base import Layer
+    from miras_search.nn.state import LayerState, ModelState
     from miras_search.recipe import Size
     from miras_search.variant import Variant
-
-ModelState = tuple[MixerState, ...]
-"""The state of each layer."""
 
 
 class SwiGLU(nn.Module):
@@ -40,15 +39,17 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     """A mixer and a feed-forward layer, each behind an RMSNorm and around a residual."""
 
-    def __init__(self, variant: Variant, size: Size, lowering: Lowering = "auto") -> None:
+    def __init__(
+        self, layer: Layer, variant: Variant, size: Size, lowering: Lowering = "auto"
+    ) -> None:
         super().__init__()
         self.mixer_norm = nn.RMSNorm(size.width)
-        self.mixer = Mixer(variant, size.width, lowering)
+        self.mixer = layer.mixer(variant, size.width, lowering)
         hidden = round(size.mlp * size.width)
         self.mlp_norm = nn.RMSNorm(size.width) if hidden else None
         self.mlp = SwiGLU(size.width, hidden) if hidden else None
 
-    def forward(self, x: Tensor, state: MixerState | None = None) -> tuple[Tensor, MixerState]:
+    def forward(self, x: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """x `[B, T, D]` to `[B, T, D]`, and the state after the last token."""
         mixed, after = self.mixer(self.mixer_norm(x), state)
         x = x + mixed
@@ -68,8 +69,8 @@ class Backbone(nn.Module):
         self.embedding = nn.Embedding(vocabulary, size.width)
         if size.layers < variant.macro.depth:
             raise ValueError(f"{variant.macro} needs {variant.macro.depth} layers or more")
-        layers = variant.macro.layers(variant, size.layers)
-        self.blocks = nn.ModuleList(Block(layer, size, lowering) for layer in layers)
+        layers = variant.macro.layers(size.layers)
+        self.blocks = nn.ModuleList(Block(layer, variant, size, lowering) for layer in layers)
         self.norm = nn.RMSNorm(size.width)
         self.head = nn.Linear(size.width, vocabulary, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
@@ -106,6 +107,41 @@ class Backbone(nn.Module):
             logits, after = self(piece, state)
             state = after
             yield logits, after
+
+    @torch.no_grad()
+    def surprise(
+        self, tokens: Tensor, state: ModelState | None = None
+    ) -> tuple[list[dict[str, Tensor]], ModelState]:
+        """How surprising each token is to each layer's memory, and the state after the last token.
+
+        tokens `[B, T]`; for each layer "loss", "gradient" and "write" by name, `[B, T, H]` each
+        (see `layer.surprise`), nothing where no memory is updated. Token by token, so slow.
+        """
+        found: list[list[dict[str, Tensor]]] = []
+        watched = []
+        for block in self.blocks:
+            of_layer: list[dict[str, Tensor]] = []
+            found.append(of_layer)
+            for cell in block.modules():
+                if isinstance(cell, Cell):
+
+                    def watch(cell: Cell, given: Any, into: list = of_layer) -> None:
+                        into.append(cell.surprise(*given))
+
+                    watched.append(cell.register_forward_pre_hook(watch))
+        try:
+            _, after = self(tokens, state)
+        finally:
+            for hook in watched:
+                hook.remove()
+        # Tokens that the memory reads before the first one stand in front.
+        last = slice(-tokens.shape[1], None)
+        return [
+            {name: torch.cat([x[name] for x in calls], dim=1)[:, last] for name in calls[0]}
+            if calls
+            else {}
+            for calls in found
+        ], after
 
     @torch.no_grad()
     def generate(

@@ -34,6 +34,7 @@ from miras_search.testing.inputs import (
     run,
     with_gradients,
 )
+from miras_search.testing.layer import LAYER_CHECKS, check_layer, check_layer_gradients
 from miras_search.testing.memory import check_memory
 from miras_search.testing.variant import VARIANT_CHECKS, check_gradients, check_variant
 
@@ -47,6 +48,7 @@ CHECKS = {
 
 __all__ = [
     "CHECKS",
+    "LAYER_CHECKS",
     "VARIANT_CHECKS",
     "Inputs",
     "Outputs",
@@ -58,6 +60,8 @@ __all__ = [
     "check_bias",
     "check_component",
     "check_gradients",
+    "check_layer",
+    "check_layer_gradients",
     "check_memory",
     "check_retention",
     "check_variant",

@@ -1,0 +1,126 @@
+"""A memory with what stands directly around it: gates, initial weights, normalisation."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from miras_search.layer import Lowering, memorize, recall, surprise
+from miras_search.memory.base import ParametricMemory
+from miras_search.nn.features import PolynomialFeatures, feature_width
+from miras_search.nn.gates import Gates
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from miras_search.lower.call import State
+    from miras_search.variant import Variant
+
+
+class Cell(nn.Module):
+    """One memory for each head: queries and keys are normalised, also behind polynomial features;
+    gates are projected from tokens; W_0 is learned; what is recalled goes through an RMSNorm."""
+
+    def __init__(self, variant: Variant, width: int, lowering: Lowering = "auto") -> None:
+        super().__init__()
+        if width % variant.heads:
+            raise ValueError(f"width {width} is not divisible by {variant.heads} heads")
+        self.variant = variant.canonical
+        self.lowering: Lowering = lowering
+        heads, self.head_width = variant.heads, width // variant.heads
+        key_width = feature_width(self.head_width, variant.degree)
+        if problem := variant.memory.check(key_width, self.head_width):
+            raise ValueError(problem)
+        memory = self.variant.memory
+        matrices, std = {}, {}
+        if isinstance(memory, ParametricMemory):
+            matrices = memory.matrices(key_width, self.head_width)
+            std = memory.initial_std(key_width, self.head_width)
+        self.features: PolynomialFeatures | None = None
+        if variant.degree > 1:
+            self.features = PolynomialFeatures(heads, self.head_width, variant.degree)
+        self.gates = Gates(self.variant, width, self.head_width, matrices)
+        self.initial = nn.ParameterDict()
+        if variant.initial_memory == "learned":
+            for name, (out, n) in matrices.items():
+                self.initial[name] = nn.Parameter(torch.randn(heads, out, n) * std[name])
+        self.norm = nn.RMSNorm(self.head_width)
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, x: Tensor, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """Write, then read: q, k and v `[B, T, H, D/H]`, with n of k and v for each q where the
+        algorithm writes n times, and x `[B, T, D]`, which gates are projected from. What is
+        recalled `[B, T, H, D/H]`, and the state after the last token.
+        """
+        gates = self._gates(x)
+        with _no_autocast(x.device.type):
+            y, after = memorize(
+                self.variant,
+                self._keys(q),
+                self._keys(k),
+                v.to(self._held(v)),
+                gates,
+                self._start(),
+                state,
+                self.lowering,
+            )
+        return self._out(y), after
+
+    def recall(self, q: Tensor, x: Tensor, state: State | None = None) -> Tensor:
+        """Read alone, all at the memory of the state: q `[B, T, H, D/H]` to `[B, T, H, D/H]`."""
+        gates = self._gates(x)
+        with _no_autocast(x.device.type):
+            y = recall(self.variant, self._keys(q), self.head_width, gates, self._start(), state)
+        return self._out(y)
+
+    @torch.no_grad()
+    def surprise(
+        self, q: Tensor, k: Tensor, v: Tensor, x: Tensor, state: State | None = None
+    ) -> dict[str, Tensor]:
+        """How surprising each token is to the memory, `[B, T, H]`: see `layer.surprise`. The
+        arguments are those of a call."""
+        gates = self._gates(x)
+        with _no_autocast(x.device.type):
+            values = v.to(self._held(v))
+            return surprise(self.variant, self._keys(k), values, gates, self._start(), state)
+
+    def _held(self, x: Tensor) -> torch.dtype:
+        """A memory that is updated is held in full precision; one that grows, as it comes."""
+        return x.dtype if self.variant.memory.grows else self.norm.weight.dtype
+
+    def _gates(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: gate.to(self._held(x)) for name, gate in self.gates(x).items()}
+
+    def _start(self) -> dict[str, Tensor]:
+        """W_0."""
+        return {name: self.variant.retention.feasible(w) for name, w in self.initial.items()}
+
+    def _out(self, y: Tensor) -> Tensor:
+        return self.norm(y.to(self.norm.weight.dtype))
+
+    def _keys(self, x: Tensor) -> Tensor:
+        """Normalised keys or queries; features of them are normalised again."""
+        x = self._normalise(x.to(self._held(x)))
+        return x if self.features is None else self._normalise(self.features(x))
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        norm = self.variant.qk_norm
+        match self.variant.memory.preferred_qk_norm if norm == "auto" else norm:
+            case "l2":
+                return functional.normalize(x, dim=-1, eps=1e-6)
+            case "rms":
+                return functional.rms_norm(x, x.shape[-1:], eps=1e-6)
+            case _:
+                return x
+
+
+def _no_autocast(device: str) -> AbstractContextManager:
+    """Operations keep the dtype of what they are given; the meta device knows nothing else."""
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()

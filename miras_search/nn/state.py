@@ -1,0 +1,53 @@
+"""What the layers of a model carry from one call to the next: named parts, each a `State`."""
+
+from __future__ import annotations
+
+from miras_search.lower.call import State
+
+LayerState = dict[str, State]
+"""The parts of a layer by name: "memory", "conv", "attention/keys", ..."""
+
+ModelState = tuple[LayerState, ...]
+"""The state of each layer, the first first."""
+
+
+def nbytes(state: LayerState) -> int:
+    """Bytes held, all parts together."""
+    return sum(part.nbytes for part in state.values())
+
+
+def under(name: str, state: LayerState) -> LayerState:
+    """The state of a module inside a layer, under a name of its own."""
+    return {f"{name}/{part}": held for part, held in state.items()}
+
+
+def inside(name: str, state: LayerState | None) -> LayerState | None:
+    """What `under` put there; None, the start of a sequence, as it is."""
+    if state is None:
+        return None
+    first = f"{name}/"
+    return {part.removeprefix(first): x for part, x in state.items() if part.startswith(first)}
+
+
+def part(state: LayerState | None, name: str) -> State | None:
+    """One part; None at the start of a sequence.
+
+    Raises:
+        ValueError: the state is of another sort of layer.
+    """
+    if state is None:
+        return None
+    if name not in state:
+        raise ValueError(f"state holds {sorted(state)}: expected '{name}' among them")
+    return state[name]
+
+
+def check(state: State, **shapes: tuple[int, ...]) -> None:
+    """Refuse a part that does not hold tensors of these shapes.
+
+    Raises:
+        ValueError: it is of another model or batch.
+    """
+    found = {name: tuple(x.shape) for name, x in state.tensors.items()}
+    if found != shapes:
+        raise ValueError(f"state holds {found}: expected {shapes}")

@@ -1,0 +1,107 @@
+"""What a memory is told to be surprised by, against definitions and by autograd."""
+
+import pytest
+import torch
+from often import often
+
+from miras_search.layer import memorize, surprise
+from miras_search.nn.backbone import Backbone
+from miras_search.recipe import Size
+from miras_search.testing import cases, make_inputs, pairs
+from miras_search.variant import Variant
+
+DELTA = Variant.from_dict(
+    {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd", "heads": 2}
+)
+PAIRS = [v for v in pairs(chunk=4, heads=2) if not v.memory.grows]
+
+
+def surprise_of(variant, inputs, state=None):
+    return surprise(variant, inputs.k, inputs.v, inputs.gates, inputs.weights, state)
+
+
+def test_of_the_delta_rule_by_hand():
+    inputs = make_inputs(DELTA, 9)
+    found = surprise_of(DELTA, inputs)
+    weights = inputs.weights["W"].expand(2, -1, -1, -1) if inputs.weights else 0
+    for t in range(9):
+        k, v, step = inputs.k[:, t], inputs.v[:, t], inputs.gates["step"][:, t]
+        error = torch.einsum("bhoi,bhi->bho", weights, k) - v
+        moved = step[..., None, None] * error[..., None] * k[..., None, :]
+        weights = weights - moved
+        expected = {
+            "loss": error.square().sum(-1) / 2,
+            "gradient": error.norm(dim=-1) * k.norm(dim=-1),
+            "write": moved.flatten(2).norm(dim=-1),
+        }
+        for name, x in expected.items():
+            torch.testing.assert_close(found[name][:, t], x, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", often(PAIRS[::4], PAIRS), ids=str)
+def test_shapes_splits_and_no_graph(variant):
+    """Of a sequence in two parts, the second from the state of the first."""
+    inputs = make_inputs(variant, 7)
+    leaf = inputs.map_tokens(lambda x: x.requires_grad_())
+    whole = surprise_of(variant, leaf)
+    assert set(whole) == {"loss", "gradient", "write"}
+    for x in whole.values():
+        assert x.shape == (2, 7, 2)
+        assert x.isfinite().all()
+        assert not x.requires_grad
+    assert (whole["gradient"] >= 0).all()
+    assert (whole["write"] >= 0).all()
+    assert whole["write"].max() > 0
+    first, second = (
+        inputs.map_tokens(lambda x, a=a, b=b: inputs.tokens(x, a, b)) for a, b in ((0, 3), (3, 7))
+    )
+    _, state = memorize(variant, first.q, first.k, first.v, first.gates, first.weights)
+    for name, x in surprise_of(variant, second, state).items():
+        torch.testing.assert_close(x, whole[name][:, 3:], rtol=1e-7, atol=1e-9)
+
+
+def test_a_pair_that_is_repeated_surprises_less():
+    """The delta rule at step 1 knows a unit key after one write."""
+    variant = Variant.from_dict(DELTA.to_dict() | {"algorithm": {"kind": "gd", "step": 1.0}})
+    inputs = make_inputs(variant, 4)
+    k = inputs.k[:, :1].repeat(1, 4, 1, 1)
+    v = inputs.v[:, :1].repeat(1, 4, 1, 1)
+    found = surprise(variant, k, v, {}, inputs.weights)
+    assert (found["loss"][:, 0] > 0.01).all()
+    for x in found.values():
+        assert (x[:, 1:] < 1e-12).all()
+
+
+def test_a_memory_that_keeps_pairs_has_none():
+    variant = Variant.from_dict(DELTA.to_dict() | {"memory": "attention"})
+    inputs = make_inputs(variant, 3)
+    assert surprise(variant, inputs.k, inputs.v, {}, None) == {}
+
+
+@pytest.mark.parametrize("macro", cases("macro")[::4], ids=str)
+def test_of_every_layer_of_a_model(macro):
+    variant = DELTA.replace(macro=macro, chunk=4)
+    torch.manual_seed(0)
+    model = Backbone(variant, Size(width=8, layers=macro.depth), 13).double()
+    tokens = torch.randint(13, (2, 9))
+    found, after = model.surprise(tokens)
+    _, expected = model(tokens)
+    layers = macro.layers(macro.depth)
+    assert len(found) == len(layers)
+    for of_layer, layer in zip(found, layers, strict=True):
+        names = set() if layer.kind == "window" else {"loss", "gradient", "write"}
+        assert set(of_layer) == names
+        assert all(x.shape == (2, 9, 2) for x in of_layer.values())
+    for one, two in zip(after, expected, strict=True):
+        for name, part in one.items():
+            for n, x in part.tensors.items():
+                torch.testing.assert_close(x, two[name].tensors[n])
+    parts, state = [], None
+    for piece in tokens.split(4, dim=1):
+        of_piece, state = model.surprise(piece, state)
+        parts.append(of_piece)
+    for i, of_layer in enumerate(found):
+        for name, x in of_layer.items():
+            joined = torch.cat([part[i][name] for part in parts], dim=1)
+            torch.testing.assert_close(joined, x, rtol=1e-7, atol=1e-9)
+    assert not any(m._forward_pre_hooks for m in model.modules())
