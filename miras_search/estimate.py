@@ -73,6 +73,7 @@ def _trial_seconds(variant: Variant, recipe: Recipe) -> float:
 def _timed(variant: Variant, recipe: Recipe) -> float:
     import torch
 
+    from miras_search.data.examples import parts
     from miras_search.lit import MemoryModule, TaskData, loss
 
     task = recipe.task
@@ -99,4 +100,7 @@ def _timed(variant: Variant, recipe: Recipe) -> float:
             held_out = time.monotonic() - began
     batches = {split: len(data.loader(split)) for split in task.splits if split != "train"}
     evaluated = recipe.evaluate * batches["validation"] + sum(batches.values())
-    return recipe.steps * trained + evaluated * held_out
+    # Time grows with the length, and those trained on may be others.
+    sets = [(len(part), len(part[0][0])) for part in parts(task.dataset("train", recipe.seed))]
+    longer = sum(n * tokens for n, tokens in sets) / sum(n for n, _ in sets) / length
+    return recipe.steps * trained * longer + evaluated * held_out

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
+from miras_search.data.examples import Batches
 from miras_search.nn.backbone import Backbone
 from miras_search.record import Point
 from miras_search.tasks.base import IGNORE
@@ -51,6 +52,8 @@ class MemoryModule(pl.LightningModule):
         self.train_loss = MeanMetric()
         self.bits, self.accuracy = MeanMetric(), MeanMetric()
         self.began = time.monotonic()
+        self.tokens = 0
+        """Tokens trained on."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens `[B, T]` to logits `[B, T, vocabulary]`."""
@@ -61,6 +64,7 @@ class MemoryModule(pl.LightningModule):
         if not math.isfinite(outer.item()):
             raise Diverged(f"the loss was {outer.item()} at step {self.global_step}")
         self.train_loss.update(outer.detach())
+        self.tokens += batch[0].numel()
         return outer
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -127,15 +131,16 @@ class TaskData(pl.LightningDataModule):
         self.task, self.batch, self.seed = task, batch, seed
 
     def loader(self, split: str) -> DataLoader:
-        """The examples of a split: shuffled by the seed for "train", in order for others."""
-        train = split == "train"
-        return DataLoader(
-            self.task.dataset(split, self.seed),
-            batch_size=self.batch,
-            shuffle=train,
-            drop_last=False,
-            generator=torch.Generator().manual_seed(self.seed) if train else None,
-        )
+        """The examples of a split: shuffled by the seed for "train", in order for others.
+
+        A batch has one length, also where "train" mixes several.
+        """
+        examples = self.task.dataset(split, self.seed)
+        if split != "train":
+            return DataLoader(examples, self.batch)
+        random = torch.Generator().manual_seed(self.seed)
+        batches = Batches(examples, self.batch, random)
+        return DataLoader(examples, batch_sampler=batches, generator=random)
 
     def train_dataloader(self) -> DataLoader:
         return self.loader("train")

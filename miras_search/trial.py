@@ -182,7 +182,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         "state_bytes": cost.state_bytes,
         "flops_per_token": cost.flops_per_token,
         "lowering": cost.lowering,
-        "tokens": recipe.steps * recipe.batch * task.length,
+        "tokens": module.tokens,
         "compile_seconds": compiled.seconds() - compiling,
         "device": str(module.device),
     }

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, RandomSampler, Sampler
 
 
 class Rows(Dataset[tuple[Tensor, Tensor]]):
@@ -49,6 +53,44 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         start = int(self.starts[index])
         window = self.text[start : start + self.length + 1].long()
         return window[:-1], window[1:]
+
+
+def parts(dataset: Any) -> list[Any]:
+    """The sets that a training set is made of, each with examples of one length."""
+    return dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset]
+
+
+class Batches(Sampler[list[int]]):
+    """An epoch of shuffled batches, each from one of `parts`, with every example in one of them.
+
+    All examples are drawn in random order, as `DataLoader(shuffle=True)` draws them, and wait
+    until there are enough of their part. So batches of all parts alternate at random, as often as
+    their parts are large; one smaller batch a part may be left, and these come last.
+
+    Args:
+        dataset: as `Task.dataset` gives it.
+        size: examples in a batch.
+        random: where chance comes from; it moves on from epoch to epoch.
+    """
+
+    def __init__(self, dataset: Any, size: int, random: torch.Generator) -> None:
+        self.order = RandomSampler(dataset, generator=random)
+        self.counts = [len(part) for part in parts(dataset)]
+        self.size = size
+
+    def __len__(self) -> int:
+        return sum(-(-count // self.size) for count in self.counts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        ends = [*accumulate(self.counts)]
+        waiting: list[list[int]] = [[] for _ in ends]
+        for index in self.order:
+            part = bisect_right(ends, index)
+            waiting[part].append(index)
+            if len(waiting[part]) == self.size:
+                yield waiting[part]
+                waiting[part] = []
+        yield from filter(None, waiting)
 
 
 def generator(*names: object) -> torch.Generator:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from miras_search.record import write_whole
-from miras_search.report import equations, figures, text
+from miras_search.report import continual, equations, figures, text
 from miras_search.report.leaderboard import (
     best_per_variant,
     rows,
@@ -56,7 +56,8 @@ def write_report(folder: StudyFolder) -> Path:
             equations=entries[0].variant.equations() if scored else {},
             caveats=text.caveats(entries, recipe),
             levels=_levels(recipe),
-            further=recipe.task.evaluations,
+            further=[name for name in recipe.task.evaluations if not continual.cell(name)],
+            continual=continual.shown(entries, recipe),
             figures=figures.draw(entries, recipe),
             trials=rows(records, recipe),
             failures=_failures(records),
@@ -87,15 +88,16 @@ def _environment() -> Environment:
     filters = (text.score, text.rate, text.count, text.memory, text.duration, text.bound)
     environment.filters |= {made.__name__: made for made in filters}
     environment.filters |= {"equation": equations.html, "on_test": score_on_test}
+    environment.filters |= {"summary": continual.told}
     return environment
 
 
 def _levels(recipe: Recipe) -> list[dict[str, Any]]:
-    """Chance, plateau and ceiling of every held-out set."""
+    """Chance, plateau and ceiling of every held-out set; of the cells of a matrix, once a row."""
     return [
         {"split": split, **vars(recipe.task.levels(split))}
         for split in recipe.task.splits
-        if split != "train"
+        if split != "train" and (continual.cell(split) or (0, 1))[1] == 1
     ]
 
 
@@ -126,14 +128,16 @@ def _asked(space: Space, recipe: Recipe) -> dict[str, str]:
         variants = f"{space.size:,} distinct and feasible, of {space.combinations:,} combinations"
     else:
         variants = f"{space.combinations:,} combinations"
-    tokens = recipe.steps * recipe.batch * task.length
+    training = f"{recipe.steps:,} steps of {recipe.batch} x "
+    training += " or ".join(map(str, task.train_lengths)) + " tokens"
+    if len(task.train_lengths) == 1:
+        training += f": {recipe.steps * recipe.batch * task.length:,} tokens a trial"
     return {
         "Space": f"{space.name}: {variants}",
         "Task": f"{task}: {task.__doc__ or ''}".splitlines()[0],
         "Trials": f"{'every point' if recipe.trials is None else f'{recipe.trials:,}'}, "
         f"chosen by {recipe.sampler}, seed {recipe.seed}",
-        "Training": f"{recipe.steps:,} steps of {recipe.batch} x {task.length} tokens: "
-        f"{tokens:,} tokens a trial",
+        "Training": training,
         "Learning rate": str(recipe.lr.plain()),
         "Model": f"width {size.width}, {size.layers} {'layer' if size.layers == 1 else 'layers'}, "
         + (f"SwiGLU of {size.mlp:g} x width" if size.mlp else "no SwiGLU"),

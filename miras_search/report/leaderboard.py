@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from miras_search.folder import ranked
 from miras_search.record import write_whole
-from miras_search.report import text
+from miras_search.report import continual, text
 from miras_search.variant import Variant
 
 if TYPE_CHECKING:
@@ -193,4 +193,5 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         console.print(table)
     if len(entries) > SHOWN:
         console.print(Text(f"{len(entries) - SHOWN} more variants are in leaderboard.csv."))
-    console.print(Text("\n".join([text.endings(records), *text.caveats(entries, recipe)])))
+    told = [*continual.lines(entries, recipe), text.endings(records)]
+    console.print(Text("\n".join([*told, *text.caveats(entries, recipe)])))

@@ -55,7 +55,8 @@ class Task(Component):
     """Field values, as YAML gives them, of an instance small enough for conformance tests."""
 
     length: Count
-    """Tokens in an example of "train", "validation" and "test"."""
+    """Tokens in an example of "validation" and "test", and of "train" unless it mixes lengths.
+    A task whose other fields settle it may declare a `ClassVar[property]` in place of the field."""
 
     @property
     @abstractmethod
@@ -66,6 +67,11 @@ class Task(Component):
     def direction(self) -> Literal["maximize", "minimize"]:
         """Which scores are better."""
         return "maximize" if self.metric == "accuracy" else "minimize"
+
+    @property
+    def train_lengths(self) -> tuple[int, ...]:
+        """Tokens in the examples of "train": every length that there is, each once."""
+        return (self.length,)
 
     @property
     def evaluations(self) -> tuple[str, ...]:
@@ -89,6 +95,10 @@ class Task(Component):
         the same for the same fields, split, seed and i in every process. targets[t] is what the
         model should say after reading tokens[: t + 1], or `IGNORE`. No example of one split is
         in another. A held-out split may be the same for every seed.
+
+        All examples of a split have one length. Only "train" may mix those of `train_lengths`: it
+        is then a `torch.utils.data.ConcatDataset` whose parts have one length each. A batch never
+        mixes lengths: it comes from one part.
 
         Raises:
             InvalidValues: the data cannot be had, such as a file that is not there, with the

@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, PlainSerializer, field_validator
 
 from miras_search.registry import register
-from miras_search.tasks.base import Count, Levels, Metric, Task
+from miras_search.tasks.base import IGNORE, Count, Levels, Metric, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import ValidationInfo
+    from torch import Tensor
+    from torch.utils.data import ConcatDataset
 
     from miras_search.data.examples import Rows
 
 # YAML has lists only; a component has tuples only, to be hashable.
 Shape = Annotated[tuple[Count, Count], Field(strict=False)]
-Shapes = Annotated[
-    tuple[Shape, ...], Field(strict=False), PlainSerializer(lambda shapes: [*map(list, shapes)])
-]
+Set = Annotated[tuple[Count, Count, Count], Field(strict=False)]
+_Lists = PlainSerializer(lambda rows: [*map(list, rows)])
+Shapes = Annotated[tuple[Shape, ...], Field(strict=False), _Lists]
+Sets = Annotated[tuple[Set, ...], Field(strict=False), _Lists]
 
 _ROOM = 4
 """Times more ways to fill the pairs than examples: redrawing a repeat then ends at once."""
@@ -45,6 +48,9 @@ class Mqar(Task):
     slots, slot g = 1, 2, ... with weight power * g^(power - 1): a small power crowds the questions
     right after the pairs, 1 spreads them evenly. With fill "random" every unused token (0 above)
     is any token, sometimes a key: such an accident is not scored.
+
+    Training may mix lengths and numbers of pairs, as in Zoology's later suite: `train_at` adds sets
+    to the main one.
 
     The pairs (the first 2 * pairs tokens) of every example are unique over all splits of a seed,
     so neither an example nor its answers can be known by heart.
@@ -71,6 +77,8 @@ class Mqar(Task):
     """Examples in each held-out split."""
     evaluate_at: Shapes = ()
     """[length, pairs] of each further evaluation, which is named like "128x8"."""
+    train_at: Sets = ()
+    """[length, pairs, examples] of each further training set; a batch is from one set."""
     power: Annotated[float, Field(gt=0, le=1)] = 0.01
     """a in the weight a * g^(a - 1) of a question's slot; 1 is uniform."""
     fill: Literal["random", "zero"] = "random"
@@ -95,9 +103,10 @@ class Mqar(Task):
             )
         return pairs
 
-    @field_validator("evaluate_at")
+    @field_validator("evaluate_at", "train_at")
     @classmethod
-    def _further(cls, shapes: tuple[tuple[int, int], ...], info: ValidationInfo) -> Any:
+    def _further(cls, given: tuple[tuple[int, ...], ...], info: ValidationInfo) -> Any:
+        shapes = [(row[0], row[1]) for row in given]
         for length, pairs in shapes:
             if length % 2 or 4 * pairs > length:
                 raise ValueError(
@@ -109,22 +118,25 @@ class Mqar(Task):
                 "expected each [length, pairs] once, and not those of validation and test, "
                 f"{[info.data.get('length'), info.data.get('pairs')]}"
             )
-        return shapes
+        return given
 
     @field_validator("vocab")
     @classmethod
     def _room(cls, vocab: int, info: ValidationInfo) -> int:
         given = info.data
-        if not {"length", "pairs", "train_examples", "eval_examples", "evaluate_at"} <= set(given):
+        needed = {"length", "pairs", "train_examples", "eval_examples", "evaluate_at", "train_at"}
+        if not needed <= set(given):
             return vocab
-        longest = max(length for length, _ in [(given["length"], 0), *given["evaluate_at"]])
+        further = [*given["evaluate_at"], *given["train_at"]]
+        longest = max([given["length"], *(row[0] for row in further)])
         if vocab <= longest:
             raise ValueError(
                 f"expected more tokens than the longest sequence, {longest}, got {vocab}"
             )
         wanted = {given["pairs"]: given["train_examples"] + 2 * given["eval_examples"]}
-        for _, pairs in given["evaluate_at"]:
-            wanted[pairs] = wanted.get(pairs, 0) + given["eval_examples"]
+        for _, pairs, *told in further:
+            examples = told[0] if told else given["eval_examples"]
+            wanted[pairs] = wanted.get(pairs, 0) + examples
         for pairs, examples in wanted.items():
             ways = perm(vocab // 2 - 1, pairs) * perm(vocab - vocab // 2, pairs)
             if ways < _ROOM * examples:
@@ -140,11 +152,15 @@ class Mqar(Task):
         return self.vocab
 
     @property
+    def train_lengths(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys([self.length, *(length for length, _, _ in self.train_at)]))
+
+    @property
     def evaluations(self) -> tuple[str, ...]:
         return tuple(f"{length}x{pairs}" for length, pairs in self.evaluate_at)
 
     def shape(self, split: str) -> tuple[int, int]:
-        """Tokens and pairs of an example of a split."""
+        """Tokens and pairs of an example of a split; of "train", those of the main set."""
         self.check_split(split)
         further = dict(zip(self.evaluations, self.evaluate_at, strict=True))
         return further.get(split, (self.length, self.pairs))
@@ -154,7 +170,7 @@ class Mqar(Task):
         _, pairs = self.shape(split)
         return Levels(chance=1 / (self.vocab - self.vocab // 2), plateau=1 / pairs, ceiling=1.0)
 
-    def dataset(self, split: str, seed: int) -> Rows:
+    def dataset(self, split: str, seed: int) -> Rows | ConcatDataset[tuple[Tensor, Tensor]]:
         self.check_split(split)
         if split == "train":
             return _train(self, seed)  # pyright: ignore[reportArgumentType]
@@ -165,23 +181,33 @@ class Mqar(Task):
 def _held_out(task: Mqar, seed: int) -> dict[str, Rows]:
     made: dict[str, Rows] = {}
     for split in task.splits[1:]:
-        made[split] = _rows(task, split, task.eval_examples, seed, made)
+        shape = (*task.shape(split), task.eval_examples)
+        made[split] = _rows(task, shape, made.values(), seed, split)
     return made
 
 
 @lru_cache(maxsize=2)
-def _train(task: Mqar, seed: int) -> Rows:
+def _train(task: Mqar, seed: int) -> Rows | ConcatDataset[tuple[Tensor, Tensor]]:
+    from torch.utils.data import ConcatDataset
+
     # Last, so that the held-out examples stay the same when there are more to train on.
-    held_out = _held_out(task, seed)  # pyright: ignore[reportArgumentType]
-    return _rows(task, "train", task.train_examples, seed, held_out)
+    others = [*_held_out(task, seed).values()]  # pyright: ignore[reportArgumentType]
+    sets = [_rows(task, (task.length, task.pairs, task.train_examples), others, seed, "train")]
+    for shape in task.train_at:
+        sets.append(_rows(task, shape, [*others, *sets], seed, "train", *shape[:2]))
+    return ConcatDataset(sets) if task.train_at else sets[0]
 
 
-def _rows(task: Mqar, split: str, examples: int, seed: int, others: Mapping[str, Rows]) -> Rows:
+def _rows(
+    task: Mqar, shape: tuple[int, int, int], others: Iterable[Rows], seed: int, *names: object
+) -> Rows:
+    """Examples of a (length, pairs, examples) whose pairs are in none of the others."""
     from miras_search.data.examples import generator
     from miras_search.data.recall import ask, contexts
 
-    length, pairs = task.shape(split)
-    taken = [o.tokens[:, : 2 * pairs] for name, o in others.items() if task.shape(name)[1] == pairs]
-    random = generator("mqar", seed, split)
-    context = contexts(examples, pairs, task.vocab, taken, random)
+    length, pairs, examples = shape
+    told = 2 * pairs
+    alike = [rows for rows in others if int((rows.targets[0] != IGNORE).sum()) == pairs]
+    random = generator("mqar", seed, *names)
+    context = contexts(examples, pairs, task.vocab, [r.tokens[:, :told] for r in alike], random)
     return ask(context, length, task.vocab, task.power, task.fill == "random", random)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from miras_search import parsing, registry
+from miras_search.data.examples import parts
 from miras_search.tasks.base import IGNORE, Metric, Task
 
 
@@ -48,6 +49,17 @@ def check_examples(task: Task, split: str, seed: int) -> None:
             )
         lengths.add(len(tokens))
     assert lengths, f"{split} has no example: refuse such fields with InvalidValues in `dataset`"
+    if split == "train":
+        assert sorted(lengths) == sorted(task.train_lengths), (
+            f"examples of train have lengths {sorted(lengths)}: expected {task.train_lengths}"
+        )
+        for part in parts(task.dataset(split, seed)):
+            mixed = {len(part[index][0]) for index in range(len(part))}
+            assert len(mixed) == 1, (
+                f"a part of train has lengths {sorted(mixed)}: expected one, and a ConcatDataset "
+                "of such parts where train mixes lengths"
+            )
+        return
     expected = {task.length} if split not in task.evaluations else lengths
     assert len(lengths) == 1 == len(lengths & expected), (
         f"examples of {split} have lengths {sorted(lengths)}: expected one, {task.length} unless "

@@ -1,0 +1,204 @@
+"""Continual learning: episodes that follow each other, and questions about any that were read."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import perm
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from miras_search.registry import register
+from miras_search.tasks.base import Count, Levels, Metric, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from miras_search.data.examples import Rows
+    from miras_search.data.streams import Streams
+
+_ODDS = 1e-3
+"""The largest odds of two equal examples anywhere."""
+
+
+@register
+class Continual(Task):
+    """Learn on the job: nothing but the memory changes from episode to episode.
+
+    An example is a stream of `episodes`. Each teaches something new by `items` times `shots`
+    lessons of `cue` + 1 tokens. Questions, each 0 and then a cue, come after it: `questions` about
+    every episode, each at a random time from there on, so that what was learned has to be kept.
+    Only they are scored. Everything is drawn anew for each example, so that it can be learned in
+    no other way than by reading. What is taught depends on `stream`:
+
+    - facts: new cues (1 .. vocab/2 - 1) and their answers (vocab/2 .. vocab - 1), to be told
+      exactly. The target at the end of a cue is its answer.
+    - classes: the same, but wherever a cue is seen each of its tokens is replaced with probability
+      `noise` by any other: lessons and questions are different examples of a class.
+    - domains: text in a new language, which is a cycle through `items` tokens of 1 .. vocab - 1
+      that is left for any place on it with probability `noise`. A question is further text, and
+      each of its next tokens is a target. Languages share tokens by accident: more with less vocab.
+
+    A stream of facts with episodes 2, items 2, questions 2 (train, seed 0, the first):
+
+        token    58 243   50 164 |   0  50    0  58 | 108 141   66 193 |   0  66    0 108
+        target    .   .    .   . |   . 164    . 243 |   .   .    .   . |   . 193    . 141
+                cue ans  cue ans |     ask      ask | cue ans  cue ans |     ask      ask
+
+    The further evaluation "after2-on1" reads episodes 1 and 2 and is then asked about episode 1
+    alone: cell (2, 1) of the accuracy matrix of continual learning, which `report/continual.py`
+    sums up. As a state can be carried, and any split of a sequence gives the same logits, this is
+    the memory after episode 1 carried to episode 2 and tested there, with nothing learned from the
+    tests of other cells. All cells are about the same streams and all cells of an episode ask the
+    same questions: they differ in what was read in between. They may go beyond the episodes that
+    were trained on. Of an episode before it is read, domains alone are asked ("after1-on2"): its
+    first text is learned from, and all else would be chance.
+    """
+
+    kind: ClassVar[str] = "continual"
+    equation: ClassVar[str] = "E1 .. Ei, x of Ej -> y"
+    source: ClassVar[str] = "Lopez-Paz and Ranzato 1706.08840; facts as in Zoology 2312.04927"
+    metric: ClassVar[Metric] = "accuracy"
+    small: ClassVar[Mapping[str, Any]] = {
+        "episodes": 2,
+        "items": 2,
+        "questions": 2,
+        "vocab": 64,
+        "train_examples": 200,
+        "eval_examples": 50,
+        "evaluate_episodes": 3,
+    }
+
+    stream: Literal["facts", "classes", "domains"] = "facts"
+    """What episodes teach."""
+    episodes: Count = 3
+    """Episodes of an example of "train", "validation" and "test"."""
+    items: Count = 4
+    """Facts or classes of an episode, or tokens of a language."""
+    shots: Count = 1
+    """Lessons of each item."""
+    cue: Count = 1
+    """Tokens of a question."""
+    noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that a token of a class, or a step in a language, is any."""
+    questions: Count = 4
+    """Questions about each episode; the n-th is about item n modulo items."""
+    train_examples: Count = 20_000
+    eval_examples: Count = 500
+    """Examples in each held-out split."""
+    evaluate_episodes: Annotated[int, Field(ge=0)] = 6
+    """Episodes of the accuracy matrix; 0 leaves it out."""
+    vocab: Count = 256
+    """Number of distinct tokens."""
+
+    length: ClassVar[property] = property(  # pyright: ignore[reportIncompatibleVariableOverride]
+        lambda self: self.episodes * (self.items * self.shots + self.questions) * (self.cue + 1)
+    )
+
+    @model_validator(mode="after")
+    def _noise_suits(self) -> Continual:
+        if self.stream == "facts" and self.noise:
+            raise ValueError("facts are exact: expected noise 0, or stream: classes")
+        if self.stream == "classes" and not self.noise:
+            raise ValueError("classes are noisy: expected noise above 0, or stream: facts")
+        return self
+
+    @model_validator(mode="after")
+    def _room(self) -> Continual:
+        domains = self.stream == "domains"
+        wanted = self.items * (1 if domains else max(self.episodes, self.evaluate_episodes))
+        room = self.vocab - 1 if domains else self.vocab // 2 - 1
+        if wanted > room:
+            raise ValueError(
+                f"a vocab of {self.vocab} has {room} tokens for cues, and "
+                f"{'a language' if domains else 'a stream'} needs {wanted} different ones: give a "
+                f"larger vocab{'' if domains else ', fewer episodes'} or fewer items"
+            )
+        examples = self.train_examples + 3 * self.eval_examples
+        if examples**2 > 2 * _ODDS * self._ways:
+            raise ValueError(
+                f"there are {self._ways} streams, too few for {examples} examples without a "
+                "repeat: give a larger vocab, more items or fewer examples"
+            )
+        return self
+
+    @property
+    def _ways(self) -> int:
+        """Different streams, all as likely, if shown once and without noise."""
+        if self.stream == "domains":
+            return perm(self.vocab - 1, self.items) ** self.episodes
+        told = self.episodes * self.items
+        cues = perm(self.vocab // 2 - 1, told) ** self.cue
+        return cues * perm(self.vocab - self.vocab // 2, told)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.vocab
+
+    @property
+    def cells(self) -> dict[str, tuple[int, int]]:
+        """Episodes read and the episode asked about, of each further evaluation."""
+        last, ahead = self.evaluate_episodes, self.stream == "domains"
+        return {
+            f"after{read}-on{on}": (read, on)
+            for read in range(1, last + 1)
+            for on in range(1, min(read + ahead, last) + 1)
+        }
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        return tuple(self.cells)
+
+    def levels(self, split: str) -> Levels:
+        """Chance is any answer, the plateau any that was read: of the stream, or of the language.
+
+        The ceiling of classes is derived as an upper bound, for who knows the prototypes and which
+        tokens were replaced; if all were, an item of the episode is guessed. That of domains is for
+        who knows the language, and unknown where it was not read before.
+        """
+        self.check_split(split)
+        read, on = self.cells.get(split, (None, 0))
+        if self.stream == "domains":
+            known = 1 - self.noise + self.noise / self.items
+            ceiling = known if read is None or on <= read else None
+            return Levels(chance=1 / (self.vocab - 1), plateau=1 / self.items, ceiling=ceiling)
+        if read is None:  # a question about episode j comes after any of j .. episodes
+            plateau = sum(
+                1 / (j * self.items * (self.episodes - i + 1) * self.episodes)
+                for i in range(1, self.episodes + 1)
+                for j in range(i, self.episodes + 1)
+            )
+        else:
+            plateau = 1 / (read * self.items)
+        ceiling = 1 - self.noise**self.cue * (1 - 1 / self.items)
+        return Levels(chance=1 / (self.vocab - self.vocab // 2), plateau=plateau, ceiling=ceiling)
+
+    def dataset(self, split: str, seed: int) -> Rows:
+        self.check_split(split)
+        if split in self.cells:
+            return _cells(self, seed).after(*self.cells[split])  # pyright: ignore[reportArgumentType]
+        return _scattered(self, split, seed)  # pyright: ignore[reportArgumentType]
+
+
+@lru_cache(maxsize=2)
+def _cells(task: Continual, seed: int) -> Streams:
+    return _streams(task, task.evaluate_episodes, task.eval_examples, "cells", seed)
+
+
+@lru_cache(maxsize=6)
+def _scattered(task: Continual, split: str, seed: int) -> Rows:
+    from miras_search.data.examples import generator
+
+    examples = task.train_examples if split == "train" else task.eval_examples
+    streams = _streams(task, task.episodes, examples, split, seed)
+    return streams.scattered(generator("continual", seed, split, "times"))
+
+
+def _streams(task: Continual, episodes: int, examples: int, name: str, seed: int) -> Streams:
+    from miras_search.data import streams
+    from miras_search.data.examples import generator
+
+    make = streams.of_domains if task.stream == "domains" else streams.of_items
+    random = generator("continual", seed, name)
+    what = (task.items, task.shots, task.cue, task.noise, task.questions, task.vocab)
+    return make(examples, episodes, *what, random)
