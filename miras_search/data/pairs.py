@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from miras_search.data.examples import first_equal
 from miras_search.data.recall import distinct
+from miras_search.data.splits import fingerprints
 from miras_search.tasks.base import IGNORE
 
 
@@ -94,7 +95,7 @@ def fuzzy(
 
     Args:
         rows: number of sequences.
-        length: tokens of a sequence, at least three pairs of the largest size and one more.
+        length: tokens of a sequence, at least three pairs of the largest size.
         tokens: keys are made of 0 .. tokens[0] - 1, values of the next tokens[1] numbers; the
             number after these fills the beginning.
         key_sizes: tokens that a key may have, in rising order.
@@ -113,7 +114,7 @@ def fuzzy(
     drawn = rows * (1 + pairs)
     key = motifs(drawn, key_sizes, 0, tokens[0], random).view(rows, 1 + pairs, -1)
     value = motifs(drawn, value_sizes, tokens[0], fill, random).view(rows, 1 + pairs, -1)
-    name = ((key + 1) * (tokens[0] + 1) ** torch.arange(key_sizes[-1])).sum(2)
+    name = fingerprints(key.flatten(0, 1)).view(rows, 1 + pairs)
     value = value.gather(1, first_equal(name)[..., None].expand_as(value))
     size = (key >= 0).sum(2) + (value >= 0).sum(2)
 
