@@ -15,6 +15,7 @@ from miras_search.lower.call import State
 from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Size
 from miras_search.record import write_whole
+from miras_search.tasks.base import Readout
 from miras_search.variant import Variant
 from miras_search.yaml_file import Document, dump
 
@@ -28,14 +29,20 @@ POSITIONS = "positions"
 
 
 def save(
-    folder: Path, model: nn.Module, variant: Variant, size: Size, vocabulary: int, **about: Any
+    folder: Path,
+    model: nn.Module,
+    variant: Variant,
+    size: Size,
+    vocabulary: int,
+    readout: Readout = "each",
+    **about: Any,
 ) -> None:
     """Write a model that `load` reads back; `about` is kept beside it and not read."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     _write(tensors, folder / WEIGHTS)
     config = {"variant": variant.to_dict(), "size": size.model_dump(), "vocabulary": vocabulary}
-    write_whole(folder / CONFIG, dump(config | {"about": about}))
+    write_whole(folder / CONFIG, dump(config | {"readout": readout, "about": about}))
 
 
 def save_state(state: ModelState, file: str | Path) -> None:
@@ -99,7 +106,10 @@ def load(folder: str | Path) -> Backbone:
     data = Document.load(folder / CONFIG).data
     try:
         model = Backbone(
-            Variant.from_dict(data["variant"]), Size(**data["size"]), data["vocabulary"]
+            Variant.from_dict(data["variant"]),
+            Size(**data["size"]),
+            data["vocabulary"],
+            readout=data.get("readout", "each"),
         )
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:

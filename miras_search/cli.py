@@ -196,7 +196,7 @@ def _print_costs(space: Space, recipe: Recipe) -> None:
     task = recipe.task
     table = Table("variant", "parameters", "state bytes", "FLOPs/token", "lowering")
     shown = variants(space, 20, recipe.seed)
-    plans = [plan(v, recipe.size, task.vocabulary, task.length) for v in shown]
+    plans = [plan(v, recipe.size, task.vocabulary, task.length, task.readout) for v in shown]
     for v, p in zip(shown, plans, strict=True):
         costs = (f"{n:,}" for n in (p.parameters, p.state_bytes, p.flops_per_token))
         table.add_row(str(v), *costs, p.lowering)

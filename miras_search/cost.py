@@ -13,12 +13,14 @@ from torch.utils.flop_counter import flop_registry
 from miras_search.lower.attend import BLOCK
 from miras_search.lower.contract import TILE
 from miras_search.nn.backbone import Backbone, Block
+from miras_search.nn.decoder import head
 from miras_search.nn.state import nbytes
 from miras_search.plan import choose_lowering
 
 if TYPE_CHECKING:
     from miras_search.macro.base import Layer
     from miras_search.recipe import Size
+    from miras_search.tasks.base import Readout
     from miras_search.variant import Variant
 
 SMALL = 2**24
@@ -36,15 +38,17 @@ class Cost(NamedTuple):
     """Trainable parameters."""
 
 
-def of_model(variant: Variant, size: Size, vocabulary: int, length: int) -> Cost:
+def of_model(
+    variant: Variant, size: Size, vocabulary: int, length: int, readout: Readout = "each"
+) -> Cost:
     """A whole model over `length` tokens, of one block of each sort.
 
     Raises:
         ValueError: the width cannot be split as the variant wants.
     """
     with torch.device("meta"):
-        model = Backbone(variant, size, vocabulary)
-        head = nn.Linear(size.width, vocabulary, bias=False)
+        model = Backbone(variant, size, vocabulary, readout=readout)
+        top = head(size.width, vocabulary, readout)
     parameters = sum(p.numel() for p in model.parameters())
     layers = variant.macro.layers(size.layers)
     costs = {}
@@ -56,7 +60,7 @@ def of_model(variant: Variant, size: Size, vocabulary: int, length: int) -> Cost
             block = Block(layer, variant, size)
         costs[layer] = _of_block(block, _period(layer, variant), variant, size.width, length)
     return Cost(
-        flops=_of_run(head, size.width, length).flops + sum(costs[x].flops for x in layers),
+        flops=_of_run(top, size.width, length).flops + sum(costs[x].flops for x in layers),
         state_bytes=sum(costs[layer].state_bytes for layer in layers),
         parameters=parameters,
     )

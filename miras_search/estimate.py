@@ -63,7 +63,7 @@ def _trial_seconds(variant: Variant, recipe: Recipe) -> float:
 
     task = recipe.task
     try:
-        plan(variant, recipe.size, task.vocabulary, task.length)
+        plan(variant, recipe.size, task.vocabulary, task.length, task.readout)
         return _timed(variant, recipe)
     except RuntimeError as error:
         told = str(error).partition("\n")[0]

@@ -46,7 +46,8 @@ class MemoryModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         lowering = "recomputed" if recipe.recompute else "compiled" if recipe.compile else "auto"
-        self.model = Backbone(variant, recipe.size, recipe.task.vocabulary, lowering)
+        task = recipe.task
+        self.model = Backbone(variant, recipe.size, task.vocabulary, lowering, task.readout)
         self.recipe, self.lr, self.on_point = recipe, lr, on_point
         self.curve: list[Point] = []
         self.train_loss = MeanMetric()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from miras_search.recipe import Size
+    from miras_search.tasks.base import Readout
     from miras_search.variant import Variant
 
 
@@ -49,7 +50,9 @@ def choose_lowering(variant: Variant) -> Choice:
 
 
 @lru_cache(maxsize=4096)
-def plan(variant: Variant, size: Size, vocabulary: int, length: int) -> Plan:
+def plan(
+    variant: Variant, size: Size, vocabulary: int, length: int, readout: Readout = "each"
+) -> Plan:
     """Build the model, run parts of it, and count.
 
     Raises:
@@ -57,7 +60,7 @@ def plan(variant: Variant, size: Size, vocabulary: int, length: int) -> Plan:
     """
     from miras_search import cost
 
-    found = cost.of_model(variant, size, vocabulary, length)
+    found = cost.of_model(variant, size, vocabulary, length, readout)
     lowering, why = choose_lowering(variant)
     return Plan(
         lowering=lowering,

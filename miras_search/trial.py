@@ -126,7 +126,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
     variant, recipe = Variant.from_dict(spec.variant), Recipe.from_dict(spec.recipe)
     task = recipe.task
     compiling = compiled.seconds()
-    cost = plan(variant, recipe.size, task.vocabulary, task.length)
+    cost = plan(variant, recipe.size, task.vocabulary, task.length, task.readout)
     with (
         warnings.catch_warnings(),
         wandb_log.trial_run(spec, variant, recipe, cost) as log,
@@ -170,6 +170,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         variant,
         recipe.size,
         task.vocabulary,
+        task.readout,
         score=score,
         metric=task.metric,
         lr=spec.lr,

@@ -97,3 +97,13 @@ def generator(*names: object) -> torch.Generator:
     """A CPU generator seeded from names, the same in every process."""
     digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def first_equal(values: Tensor) -> Tensor:
+    """Where each value of a row stands first: int64 indices of the last dimension, `[..., n]`."""
+    ordered, order = values.sort(dim=-1, stable=True)
+    # Equal values are neighbours now, in their order: each belongs to the last new one before it.
+    begins = torch.arange(values.shape[-1]).repeat(*values.shape[:-1], 1)
+    begins[..., 1:][ordered[..., 1:] == ordered[..., :-1]] = 0
+    leader = order.gather(-1, begins.cummax(dim=-1).values)
+    return torch.empty_like(order).scatter_(-1, order, leader)

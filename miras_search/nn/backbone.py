@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from miras_search.nn.cell import Cell
+from miras_search.nn.decoder import head
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from miras_search.macro.base import Layer
     from miras_search.nn.state import LayerState, ModelState
     from miras_search.recipe import Size
+    from miras_search.tasks.base import Readout
     from miras_search.variant import Variant
 
 
@@ -59,20 +61,30 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Tokens in, logits of the next token out; the memories carry what was read."""
+    """Tokens in, logits of the next token out; the memories carry what was read.
+
+    With the readout "last" the logits of all positions come from the last hidden state, so that a
+    sequence has to be read at once.
+    """
 
     def __init__(
-        self, variant: Variant, size: Size, vocabulary: int, lowering: Lowering = "auto"
+        self,
+        variant: Variant,
+        size: Size,
+        vocabulary: int,
+        lowering: Lowering = "auto",
+        readout: Readout = "each",
     ) -> None:
         super().__init__()
         self.variant = variant
+        self.readout = readout
         self.embedding = nn.Embedding(vocabulary, size.width)
         if size.layers < variant.macro.depth:
             raise ValueError(f"{variant.macro} needs {variant.macro.depth} layers or more")
         layers = variant.macro.layers(size.layers)
         self.blocks = nn.ModuleList(Block(layer, variant, size, lowering) for layer in layers)
         self.norm = nn.RMSNorm(size.width)
-        self.head = nn.Linear(size.width, vocabulary, bias=False)
+        self.head = head(size.width, vocabulary, readout)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02)
 
@@ -82,8 +94,10 @@ class Backbone(nn.Module):
         Passing the state on continues the sequence: any split gives the same logits.
 
         Raises:
-            ValueError: the state is of another model or batch.
+            ValueError: the state is of another model or batch, or the readout is "last".
         """
+        if state is not None:
+            self._check_continues()
         if state is not None and len(state) != len(self.blocks):
             told = f"a state of {len(state)} layers: expected one of {len(self.blocks)}"
             raise ValueError(f"{told}, as this model returns it")
@@ -102,7 +116,11 @@ class Backbone(nn.Module):
 
         Nothing of an earlier piece is held but the state, whose size is constant unless the memory
         grows.
+
+        Raises:
+            ValueError: the readout is "last".
         """
+        self._check_continues()
         for piece in pieces:
             logits, after = self(piece, state)
             state = after
@@ -159,8 +177,10 @@ class Backbone(nn.Module):
         Each is drawn from softmax(logits / temperature), or is the likeliest at a temperature of 0.
 
         Raises:
-            ValueError: there is no token to begin with, or a number is negative.
+            ValueError: there is no token to begin with, a number is negative, or the readout is
+                "last".
         """
+        self._check_continues()
         if not prompt.shape[-1]:
             raise ValueError("generate begins with a prompt [B, T] of at least one token")
         if tokens < 1 or temperature < 0:
@@ -180,3 +200,10 @@ class Backbone(nn.Module):
             found.append(piece)
         assert state is not None
         return torch.cat(found, dim=1), state
+
+    def _check_continues(self) -> None:
+        if self.readout == "last":
+            raise ValueError(
+                "a model with the readout 'last' answers from the last token of a whole sequence: "
+                "expected one call, without a state"
+            )

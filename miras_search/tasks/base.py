@@ -24,6 +24,10 @@ Metric = Literal["accuracy", "bits_per_token"]
 """Share of scored positions whose most likely token is the target, or mean cross-entropy there
 in bits (bits per byte where a token is a byte)."""
 
+Readout = Literal["each", "last"]
+"""Whether the target at a position is read from its own hidden state, or, like every other, from
+that of the last token."""
+
 Count = Annotated[int, Field(ge=1)]
 """A number of tokens, examples, pairs, ..."""
 
@@ -51,6 +55,8 @@ class Task(Component):
 
     metric: ClassVar[Metric]
     """What ranks variants."""
+    readout: ClassVar[Readout] = "each"
+    """What a target is said from; with "last" a model reads the whole example before it answers."""
     small: ClassVar[Mapping[str, Any]] = {}
     """Field values, as YAML gives them, of an instance small enough for conformance tests."""
 
@@ -93,8 +99,9 @@ class Task(Component):
 
         A map-style dataset of fixed size; item i is (tokens, targets), two int64 tensors `[T]`,
         the same for the same fields, split, seed and i in every process. targets[t] is what the
-        model should say after reading tokens[: t + 1], or `IGNORE`. No example of one split is
-        in another. A held-out split may be the same for every seed.
+        model should say after reading tokens[: t + 1] (all of them if the `readout` is "last"), or
+        `IGNORE`. No example of one split is in another. A held-out split may be the same for every
+        seed.
 
         All examples of a split have one length. Only "train" may mix those of `train_lengths`: it
         is then a `torch.utils.data.ConcatDataset` whose parts have one length each. A batch never

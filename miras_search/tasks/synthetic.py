@@ -1,0 +1,117 @@
+"""What tasks made up by a rule share: how many examples, of which length, and in which split."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, PlainSerializer, model_validator
+
+from miras_search.tasks.base import Count, Metric, Task
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from miras_search.data.examples import Rows
+
+# YAML has lists only; a component has tuples only, to be hashable.
+Lengths = Annotated[tuple[Count, ...], Field(strict=False), PlainSerializer(list)]
+
+
+class Synthetic(Task):
+    """A task whose examples are drawn at random, as many as wanted.
+
+    The tokens of an example decide whether it is for training (half of all that there are),
+    validation or the test (a quarter each), so that what is trained on under one seed is not
+    tested on under another. Within a split no example stands twice. The seed decides which
+    examples are drawn. Further evaluations have other lengths.
+
+    The defaults are those of MAD's baseline settings.
+    """
+
+    metric: ClassVar[Metric] = "accuracy"
+
+    train_examples: Count = 12_800
+    eval_examples: Count = 1_280
+    """Examples in each held-out split."""
+    evaluate_at: Lengths = ()
+    """Length of each further evaluation, which is named like "256"."""
+
+    def problem(self, length: int) -> str | None:
+        """Why an example cannot have so many tokens under these fields, as what is expected."""
+        return None
+
+    @model_validator(mode="after")
+    def _lengths_work(self) -> Synthetic:
+        lengths = [self.length, *self.evaluate_at]
+        if len(set(lengths)) < len(lengths):
+            raise ValueError(
+                "evaluate_at: expected each length once, and not that of validation and test, "
+                f"{self.length}"
+            )
+        for length in lengths:
+            if problem := self.problem(length):
+                raise ValueError(f"{problem}, got length {length}")
+        return self
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        return tuple(map(str, self.evaluate_at))
+
+    def length_of(self, split: str) -> int:
+        """Tokens of an example of a split."""
+        self.check_split(split)
+        return int(split) if split in self.evaluations else self.length
+
+    @abstractmethod
+    def draw(self, split: str, count: int, seed: int, random: Generator) -> tuple[Tensor, Tensor]:
+        """Tokens and targets, `[count, T]` int64 each, for a split but not yet of that split.
+
+        Args:
+            split: one of `splits`; it decides the length, and what else differs by design.
+            count: how many.
+            seed: of what all splits of a data set have in common, if anything.
+            random: where chance comes from.
+        """
+
+    def dataset(self, split: str, seed: int) -> Rows:
+        self.check_split(split)
+        return _dataset(self, split, seed)  # pyright: ignore[reportArgumentType]
+
+
+class Recall(Synthetic):
+    """A task of sequences in which some tokens follow from what is before them.
+
+    The paper's library trains on every next token and scores these alone, averaged over classes.
+    Here training asks for these alone as well, unless told otherwise, and the score is a mean over
+    all of them. Its examples lack the last token, after which nothing is asked.
+    """
+
+    train_on: Literal["probes", "all"] = "probes"
+    """Whether training asks for what is scored, or for every next token."""
+
+    @abstractmethod
+    def sequences(self, split: str, count: int, random: Generator) -> tuple[Tensor, Tensor]:
+        """Tokens, `[count, T]` int64, and which of them are scored, bool."""
+
+    def draw(self, split: str, count: int, seed: int, random: Generator) -> tuple[Tensor, Tensor]:
+        from miras_search.data.pairs import say_next
+
+        sequence, asked = self.sequences(split, count, random)
+        return say_next(sequence, asked | (split == "train" and self.train_on == "all"))
+
+
+@lru_cache(maxsize=8)
+def _dataset(task: Synthetic, split: str, seed: int) -> Rows:
+    from miras_search.data.examples import generator
+    from miras_search.data.splits import collect
+
+    random = generator(task.kind, seed, split)
+    field = "train_examples" if split == "train" else "eval_examples"
+    return collect(
+        lambda count: task.draw(split, count, seed, random),
+        part="test" if split in task.evaluations else split,
+        count=getattr(task, field),
+        field=field,
+    )
