@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from miras_search.checkpoint import save_state as save_state
     from miras_search.errors import UserError as UserError
     from miras_search.layer import memorize as memorize
+    from miras_search.layer import recall as recall
+    from miras_search.layer import surprise as surprise
     from miras_search.lit import MemoryModule as MemoryModule
     from miras_search.lower.call import State as State
     from miras_search.nn.backbone import Backbone as Backbone
@@ -31,7 +33,9 @@ _PUBLIC = {
     "load": "checkpoint",
     "load_state": "checkpoint",
     "memorize": "layer",
+    "recall": "layer",
     "save_state": "checkpoint",
+    "surprise": "layer",
 }
 """Where each public name lives: imported when it is first asked for, so that what needs no torch
 does not wait for it."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   miras-search sweep spaces/core.yaml recipes/bytes.yaml trials=20 out=runs/mine
-  miras-search plan spaces/core.yaml recipes/mqar.yaml
+  miras-search plan spaces/core.yaml recipes/recall.yaml
   miras-search show yaad
   miras-search list --json
 """

@@ -137,7 +137,7 @@ def test_a_package_that_cannot_be_loaded_is_named(python, tmp_path):
 def test_it_trains(python, tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)
     out = tmp_path / "out"
-    recipe = str(ROOT / "recipes" / "mqar.yaml")
+    recipe = str(ROOT / "recipes" / "recall.yaml")
     small = ["task.length=16", "task.pairs=2", "task.vocab=64", "task.evaluate_at=[]"]
     small += ["task.train_examples=64", "task.eval_examples=16", "batch=8", "steps=4"]
     words = ["size.width=8", "lr=1e-2", "trials=4", "wandb=disabled", f"out={out}"]
