@@ -21,6 +21,7 @@ PANELS = {"loss": "inner loss before the byte", "write": "change of the memory a
 
 
 def main(trial: str, text: str, figure: str) -> None:
+    """Measure, draw, and print the means."""
     from matplotlib.figure import Figure
 
     model = load(trial)
@@ -54,11 +55,8 @@ def main(trial: str, text: str, figure: str) -> None:
         drawing.colorbar(image, ax=axes, fraction=0.02)
     drawing.savefig(figure)
     for name in PANELS:
-        mean = [float(found[i][name].mean()) for i in layers]
-        print(
-            f"mean {name}: "
-            + ", ".join(f"layer {i + 1} {m:.3g}" for i, m in zip(layers, mean, strict=True))
-        )
+        means = (f"layer {i + 1}: {float(found[i][name].mean()):.3g}" for i in layers)
+        print(f"mean {name} of {len(content)} bytes: {', '.join(means)}")
 
 
 if __name__ == "__main__":
