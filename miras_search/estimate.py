@@ -97,6 +97,8 @@ def _timed(variant: Variant, recipe: Recipe) -> float:
             began = time.monotonic()
             module(tokens)
             held_out = time.monotonic() - began
-    batches = {split: len(data.loader(split)) for split in task.splits if split != "train"}
-    evaluated = recipe.evaluate * batches["validation"] + sum(batches.values())
+    # Sets in units of the batch just read: examples differ in length.
+    sets = {split: task.dataset(split, recipe.seed) for split in task.splits[1:]}
+    read = {split: len(s) * len(s[0][0]) / tokens.numel() for split, s in sets.items()}  # pyright: ignore[reportArgumentType]
+    evaluated = recipe.evaluate * read["validation"] + sum(read.values())
     return recipe.steps * trained + evaluated * held_out

@@ -49,7 +49,7 @@ class MemoryModule(pl.LightningModule):
         self.recipe, self.lr, self.on_point = recipe, lr, on_point
         self.curve: list[Point] = []
         self.train_loss = MeanMetric()
-        self.bits, self.accuracy = MeanMetric(), MeanMetric()
+        self.bits, self.accuracy, self.exact = MeanMetric(), MeanMetric(), MeanMetric()
         self.began = time.monotonic()
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -68,18 +68,22 @@ class MemoryModule(pl.LightningModule):
         logits, scored = self(tokens), targets != IGNORE
         count = scored.sum()
         self.bits.update(loss(logits, targets) / math.log(2), count)
-        self.accuracy.update((logits.argmax(-1) == targets)[scored].float().mean(), count)
+        right = logits.argmax(-1) == targets
+        self.accuracy.update(right[scored].float().mean(), count)
+        # One value for each example, so that every example weighs the same in any batch.
+        self.exact.update((right | ~scored).all(-1).float())
 
     def metrics(self) -> dict[str, float]:
         """The means over the set just evaluated."""
         return {
             "bits_per_token": float(self.bits.compute()),
             "accuracy": float(self.accuracy.compute()),
+            "exact": float(self.exact.compute()),
         }
 
     def on_validation_epoch_start(self) -> None:
-        self.bits.reset()
-        self.accuracy.reset()
+        for metric in (self.bits, self.accuracy, self.exact):
+            metric.reset()
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.state.fn != "fit":
@@ -127,11 +131,17 @@ class TaskData(pl.LightningDataModule):
         self.task, self.batch, self.seed = task, batch, seed
 
     def loader(self, split: str) -> DataLoader:
-        """The examples of a split: shuffled by the seed for "train", in order for others."""
+        """The examples of a split: shuffled by the seed for "train", in order for others.
+
+        Of longer examples than those of training fewer are in a batch, so that it has no more
+        tokens, but one at least.
+        """
         train = split == "train"
+        examples = self.task.dataset(split, self.seed)
+        fitting = self.batch * self.task.length // len(examples[0][0])
         return DataLoader(
-            self.task.dataset(split, self.seed),
-            batch_size=self.batch,
+            examples,
+            batch_size=max(1, min(self.batch, fitting)),
             shuffle=train,
             drop_last=False,
             generator=torch.Generator().manual_seed(self.seed) if train else None,
