@@ -98,8 +98,10 @@ def _timed(variant: Variant, recipe: Recipe) -> float:
             began = time.monotonic()
             module(tokens)
             held_out = time.monotonic() - began
-    batches = {split: len(data.loader(split)) for split in task.splits if split != "train"}
-    evaluated = recipe.evaluate * batches["validation"] + sum(batches.values())
+    # Sets in units of the batch just read: examples differ in length.
+    held = {split: task.dataset(split, recipe.seed) for split in task.splits[1:]}
+    read = {split: len(s) * len(s[0][0]) / tokens.numel() for split, s in held.items()}  # pyright: ignore[reportArgumentType]
+    evaluated = recipe.evaluate * read["validation"] + sum(read.values())
     # Time grows with the length, and those trained on may be others.
     sets = [(len(part), len(part[0][0])) for part in parts(task.dataset("train", recipe.seed))]
     longer = sum(n * tokens for n, tokens in sets) / sum(n for n, _ in sets) / length

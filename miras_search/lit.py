@@ -51,7 +51,7 @@ class MemoryModule(pl.LightningModule):
         self.recipe, self.lr, self.on_point = recipe, lr, on_point
         self.curve: list[Point] = []
         self.train_loss = MeanMetric()
-        self.bits, self.accuracy = MeanMetric(), MeanMetric()
+        self.bits, self.accuracy, self.exact = MeanMetric(), MeanMetric(), MeanMetric()
         self.began = time.monotonic()
         self.tokens = 0
         """Tokens trained on."""
@@ -73,18 +73,22 @@ class MemoryModule(pl.LightningModule):
         logits, scored = self(tokens), targets != IGNORE
         count = scored.sum()
         self.bits.update(loss(logits, targets) / math.log(2), count)
-        self.accuracy.update((logits.argmax(-1) == targets)[scored].float().mean(), count)
+        right = logits.argmax(-1) == targets
+        self.accuracy.update(right[scored].float().mean(), count)
+        # One value for each example, so that every example weighs the same in any batch.
+        self.exact.update((right | ~scored).all(-1).float())
 
     def metrics(self) -> dict[str, float]:
         """The means over the set just evaluated."""
         return {
             "bits_per_token": float(self.bits.compute()),
             "accuracy": float(self.accuracy.compute()),
+            "exact": float(self.exact.compute()),
         }
 
     def on_validation_epoch_start(self) -> None:
-        self.bits.reset()
-        self.accuracy.reset()
+        for metric in (self.bits, self.accuracy, self.exact):
+            metric.reset()
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.state.fn != "fit":
@@ -134,11 +138,14 @@ class TaskData(pl.LightningDataModule):
     def loader(self, split: str) -> DataLoader:
         """The examples of a split: shuffled by the seed for "train", in order for others.
 
-        A batch has one length, also where "train" mixes several.
+        A batch has one length, also where "train" mixes several. Of held-out examples that are
+        longer than those of training fewer are in a batch, so that it has no more tokens, but one
+        at least.
         """
         examples = self.task.dataset(split, self.seed)
         if split != "train":
-            return DataLoader(examples, self.batch)
+            fitting = self.batch * self.task.length // len(examples[0][0])
+            return DataLoader(examples, max(1, min(self.batch, fitting)))
         random = torch.Generator().manual_seed(self.seed)
         batches = Batches(examples, self.batch, random)
         return DataLoader(examples, batch_sampler=batches, generator=random)

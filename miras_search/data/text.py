@@ -8,12 +8,16 @@ import os
 import sysconfig
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from miras_search.data.examples import Windows
 from miras_search.errors import InvalidValues
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _SKIPPED = {"test", "tests", "idlelib", "encodings", "site-packages", "dist-packages"}
 """Folders of the standard library left out: what it is tested with, an editor, tables of
@@ -54,8 +58,17 @@ def matching(pattern: str) -> list[Path]:
     raise _unusable(f"'{place}' {problem}: expected a glob that names files")
 
 
+def _whole(content: bytes) -> bytes:
+    return content
+
+
 @lru_cache(maxsize=4)
-def split_files(paths: tuple[Path, ...], smallest: int, most: int) -> dict[str, list[bytes]]:
+def split_files(
+    paths: tuple[Path, ...],
+    smallest: int,
+    most: int,
+    read: Callable[[bytes], bytes] = _whole,
+) -> dict[str, list[bytes]]:
     """The contents of each split's files: "train", "validation", "test".
 
     A content is used once, whatever the number of files that have it. Contents are taken in the
@@ -65,17 +78,18 @@ def split_files(paths: tuple[Path, ...], smallest: int, most: int) -> dict[str, 
 
     Args:
         paths: files to read.
-        smallest: files with fewer bytes are left out.
+        smallest: files with fewer bytes, as they are or as they are read, are left out.
         most: bytes to keep.
+        read: what to take of a file, no more than it has.
 
     Raises:
         InvalidValues: a file cannot be read, or fewer than three are left.
     """
     kept, room = [], most
     for _, size, path in sorted(_different(paths)):
-        if smallest <= size <= room:
-            kept.append(path.read_bytes())
-            room -= size
+        if smallest <= size <= room and len(content := read(path.read_bytes())) >= smallest:
+            kept.append(content)
+            room -= len(content)
     if len(kept) < 3:
         raise _unusable(
             f"found {len(kept)} different files with at least {smallest} bytes, among "

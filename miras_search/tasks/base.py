@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 IGNORE = -100
 """The target of a position that is not scored."""
 
-Metric = Literal["accuracy", "bits_per_token"]
-"""Share of scored positions whose most likely token is the target, or mean cross-entropy there
-in bits (bits per byte where a token is a byte)."""
+Metric = Literal["accuracy", "exact", "bits_per_token"]
+"""Share of scored positions whose most likely token is the target; share of examples in which that
+holds for every scored position; or mean cross-entropy there in bits (bits per byte where a token is
+a byte)."""
 
 Readout = Literal["each", "last"]
 """Whether the target at a position is read from its own hidden state, or, like every other, from
@@ -72,7 +73,7 @@ class Task(Component):
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
         """Which scores are better."""
-        return "maximize" if self.metric == "accuracy" else "minimize"
+        return "minimize" if self.metric == "bits_per_token" else "maximize"
 
     @property
     def train_lengths(self) -> tuple[int, ...]:

@@ -84,7 +84,7 @@ def check_levels(task: Task, split: str) -> None:
         f"{levels} of {split}: expected each better than the one before"
     )
     assert task.metric in get_args(Metric), f"metric '{task.metric}': expected one of {Metric}"
-    highest = 1 if task.metric == "accuracy" else float("inf")
+    highest = float("inf") if task.metric == "bits_per_token" else 1
     assert all(0 <= level <= highest for level in known), (
         f"{levels} of {split}: expected {task.metric} between 0 and {highest}"
     )

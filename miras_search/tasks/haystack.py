@@ -1,0 +1,105 @@
+"""What tasks have in common that hide something in a long text and ask for it at the end."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field, PlainSerializer, model_validator
+
+from miras_search.tasks.base import Count, Metric, Task
+
+if TYPE_CHECKING:
+    from miras_search.data.haystack import Answers
+
+# YAML has lists only; a component has tuples only, to be hashable.
+Lengths = Annotated[tuple[Count, ...], Field(strict=False), PlainSerializer(list)]
+
+_OWN = ("train", "validation", "test")
+"""Sets of the task's own length; all others are further evaluations."""
+
+
+class Haystack(Task):
+    """Read a text of exactly `length` bytes that ends with a question, and say its answer.
+
+    A token is a byte. Only the bytes of the answer, the last ones, are scored, each after those
+    before it are read; an example counts if all of them are right, and then greedy decoding writes
+    the answer.
+
+    What is asked for in training is asked for in no held-out set, whatever the seed, and the same
+    holds between validation, test and the further evaluations; `home` decides. A file of running
+    text is in one of training, validation and what else is held out. Held-out sets are the same for
+    every seed.
+    """
+
+    metric: ClassVar[Metric] = "exact"
+
+    length: Count = 1024
+    """Bytes, question and answer among them."""
+    evaluate_at: Lengths = ()
+    """Length of each further evaluation, which is named like "4096"."""
+    files: str | None = None
+    """A glob of texts from the current folder, `**` for any depth; null is the documentation in the
+    standard library."""
+    train_examples: Count = 100_000
+    eval_examples: Count = 500
+    """Examples in validation and in the test."""
+    further_examples: Count = 100
+    """Examples in each further evaluation."""
+
+    @property
+    @abstractmethod
+    def least(self) -> int:
+        """Bytes that an example must have."""
+
+    @property
+    def uses_files(self) -> bool:
+        """Whether the haystack is running text."""
+        return True
+
+    @abstractmethod
+    def write(self, split: str, seed: int | None, text: bytes, index: int) -> tuple[bytes, bytes]:
+        """One example: all before the answer, and the answer. No seed for held-out sets."""
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Haystack:
+        if len({self.length, *self.evaluate_at}) < 1 + len(self.evaluate_at):
+            raise ValueError(
+                "evaluate_at: expected each length once, and not that of validation and test, "
+                f"{self.length}"
+            )
+        if (shortest := min((self.length, *self.evaluate_at))) < self.least:
+            raise ValueError(
+                f"{shortest} bytes are too few for what is hidden, the question and some text: "
+                f"expected at least {self.least}"
+            )
+        return self
+
+    @property
+    def vocabulary(self) -> int:
+        return 256
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        return tuple(map(str, self.evaluate_at))
+
+    def size(self, split: str) -> int:
+        """Bytes of an example; the name of a further evaluation begins with it."""
+        return self.length if split in _OWN else int(split.partition("@")[0])
+
+    def part(self, split: str) -> str:
+        """Where `home` must put what is asked for in a split."""
+        return split if split in _OWN else "further"
+
+    def dataset(self, split: str, seed: int) -> Answers:
+        from miras_search.data.haystack import Answers, running_text
+
+        self.check_split(split)
+        text = b""
+        if self.uses_files:
+            text = running_text(self.files)[split if split in ("train", "validation") else "test"]
+        if split == "train":
+            return Answers(self.train_examples, partial(self.write, split, seed, text))
+        count = self.eval_examples if split in _OWN else self.further_examples
+        return Answers(count, partial(self.write, split, None, text))
