@@ -14,7 +14,7 @@ from miras_search.errors import UserError
 from miras_search.study import total_trials
 
 if TYPE_CHECKING:
-    from miras_search.recipe import Recipe
+    from miras_search.recipe import Recipe, Size
     from miras_search.space import Space
     from miras_search.variant import Variant
 
@@ -23,7 +23,10 @@ SAMPLED = 6
 FIRST = 32
 """Tokens of each sequence in the first step that is timed."""
 PATIENCE = 5.0
-"""Seconds a step may take to be timed whole; of a longer one, the first tokens say enough."""
+"""Seconds a step may take to be timed whole; of a longer one, the first tokens say enough, and the
+first sequences if these take an eighth of it."""
+LARGE = 2**26
+"""Parameters up to which a model is built whole to be timed: of a larger one, a few layers are."""
 STARTUP = 10.0
 """Seconds until a fresh worker process has imported everything."""
 
@@ -62,15 +65,26 @@ def _trial_seconds(variant: Variant, recipe: Recipe) -> float:
     from miras_search.plan import plan
 
     task = recipe.task
+    size, few = recipe.size, variant.macro.depth
     try:
-        plan(variant, recipe.size, task.vocabulary, task.length, task.readout)
-        return _timed(variant, recipe)
+        cost = plan(variant, size, task.vocabulary, task.length, task.readout)
+        if cost.parameters <= LARGE or size.layers <= 2 * few:
+            return _timed(variant, recipe, size)
+        # What the layers take beside what is above and below them.
+        once, twice = (_timed(variant, recipe, _of(size, n)) for n in (few, 2 * few))
+        return once + max(0.0, twice - once) * (size.layers / few - 1)
     except RuntimeError as error:
         told = str(error).partition("\n")[0]
         raise UserError(f"{variant} cannot be built on this machine: {told}") from None
 
 
-def _timed(variant: Variant, recipe: Recipe) -> float:
+def _of(size: Size, layers: int) -> Size:
+    """The same width with other layers."""
+    return size.model_copy(update={"layers": layers})
+
+
+def _timed(variant: Variant, recipe: Recipe, size: Size) -> float:
+    """One trial at a size of as many layers as are to be timed."""
     import torch
 
     from miras_search.data.examples import parts
@@ -78,22 +92,25 @@ def _timed(variant: Variant, recipe: Recipe) -> float:
 
     task = recipe.task
     data = TaskData(task, recipe.batch, recipe.seed)
-    module = MemoryModule(variant, recipe, lr=0.0)
+    module = MemoryModule(variant, recipe.model_copy(update={"size": size}), lr=0.0)
     tokens, targets = next(iter(data.loader("validation")))
 
-    def step(length: int) -> float:
+    def step(count: int, length: int) -> float:
         began = time.monotonic()
-        loss(module(tokens[:, :length]), targets[:, :length]).backward()
+        loss(module(tokens[:count, :length]), targets[:count, :length]).backward()
         return time.monotonic() - began
 
-    length = tokens.shape[1]
-    start = min(FIRST, length)
-    first = step(start) * length / start  # time grows with the length
+    batch, length = tokens.shape
+    count, start = 1, min(FIRST, length)
+    step(count, start)  # the first step allocates
+    while (first := step(count, start)) < PATIENCE / 8 and count < batch:
+        count = min(4 * count, batch)
+    first *= batch / count * length / start  # time grows with the length
     if first > PATIENCE:
         trained, held_out = first, first / 3
     else:
-        step(length)  # the first step allocates
-        trained = step(length)
+        step(batch, length)
+        trained = step(batch, length)
         with torch.inference_mode():
             began = time.monotonic()
             module(tokens)
