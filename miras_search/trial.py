@@ -171,6 +171,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         recipe.size,
         task.vocabulary,
         task.readout,
+        task=task.to_dict(),
         score=score,
         metric=task.metric,
         lr=spec.lr,

@@ -21,3 +21,9 @@ def _no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """What is made once for all trials of a machine is made for these tests alone."""
+    os.environ["MIRAS_SEARCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
