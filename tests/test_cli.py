@@ -287,6 +287,8 @@ def test_an_accelerator_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 SPACES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "spaces").rglob("*.yaml"))
 RECIPES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "recipes").rglob("*.yaml"))
+HERE = [file for file in RECIPES if "/sizes/" not in file]
+"""Recipes of models that can be built anywhere; of the others see test_sizes.py."""
 
 
 @pytest.mark.parametrize("file", SPACES)
@@ -304,9 +306,18 @@ def test_every_space_runs(file: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", RECIPES)
+def test_every_recipe_goes_with_the_core_space(file: str) -> None:
+    """Both are valid, heads share the width, and the data can be had."""
+    _, recipe = load_pair("core", str(ROOT / file))
+    assert recipe.name == Path(file).stem
+
+
+@pytest.mark.parametrize("file", HERE)
 def test_every_recipe_runs(file: str, tmp_path: Path) -> None:
     space, _ = write(tmp_path)
-    small = ("steps=2", "evaluate=1", "trials=1", "task.eval_examples=8", "wandb=disabled")
+    small = ["steps=2", "evaluate=1", "trials=1", "task.eval_examples=8", "wandb=disabled"]
+    if "/reproduce/" in file:  # published batches are for larger machines
+        small.append("batch=4")
     few_steps(tmp_path, space, str(ROOT / file), *small)
 
 
