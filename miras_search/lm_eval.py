@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from miras_search.nn.state import ModelState
 
-Item, Answer = TypeVar("Item"), TypeVar("Answer")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 _KNOWN = {"until", "do_sample", "temperature", "max_gen_toks"}
 """What can be said of how to generate."""
@@ -48,7 +49,7 @@ class MirasLM(TemplateLM):
         pretrained: the folder of a checkpoint, such as runs/<study>/best.
         tokenizer: in place of that of the task, if its file has moved.
         batch_size: sequences at a time.
-        device: where torch computes; null is CUDA where there is one.
+        device: where torch computes, null being "cuda"; the CPU where there is no CUDA.
         piece: tokens read at a time.
         seed: of sampling, where a task asks for it.
         max_batch_size: part of what the harness passes on; there is no automatic batch size.
@@ -70,7 +71,10 @@ class MirasLM(TemplateLM):
     ) -> None:
         super().__init__()
         folder = Path(pretrained)
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or "cuda"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            device = "cpu"  # the harness asks for "cuda:0" on any machine
+        self._device = device
         self.model = checkpoint.load(folder).to(self.device)
         self.batch, self.piece = int(batch_size), piece
         self.random = torch.Generator(self.device).manual_seed(seed)

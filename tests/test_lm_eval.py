@@ -179,7 +179,7 @@ def test_local_tasks_score_as_computed_directly(trained, tmp_path, monkeypatch):
         model="miras",
         model_args={"pretrained": str(folder)},
         tasks=["colours", "prose"],
-        device="cpu",
+        device="cuda:0",  # what the command says by default, on any machine
         task_manager=manager,
         bootstrap_iters=0,
         log_samples=True,
