@@ -111,15 +111,18 @@ def story(hops: int, facts: tuple[int, int], random: Random) -> Story:
 
 
 @lru_cache(maxsize=64)
-def guess(hops: int, facts: tuple[int, int]) -> float:
-    """How often any place that the facts name, but not the question, is the answer.
+def habit(hops: int, facts: tuple[int, int]) -> float:
+    """How often the better of two habits is right, measured on 1000 stories.
 
-    Measured on 1000 stories: the mean of one over the number of such places.
+    They are to say any place, or the last place, of those that the facts name and the question
+    does not.
     """
-    random = Random("guess")
-    found = Fraction(0)
+    random = Random("habit")
+    anywhere, last = Fraction(0), Fraction(0)
     for _ in range(1000):
         told = story(hops, facts, random)
-        named = {fact.split()[-1][:-1] for fact in told.facts if " went to " in fact}
-        found += Fraction(1, len({place for place in named if place not in told.question}))
-    return float(found / 1000)
+        moves = [fact.split()[-1][:-1] for fact in told.facts if " went to " in fact]
+        named = [place for place in moves if place not in told.question]
+        anywhere += Fraction(1, len({*named}))
+        last += named[-1] == told.answer
+    return float(max(anywhere, last) / 1000)

@@ -81,12 +81,12 @@ class MultiHop(Haystack):
         return self.facts[1] * FACT + ASKED + 1
 
     def levels(self, split: str) -> Levels:
-        """Chance is any place. The plateau is any that the facts name and the question does not, as
-        measured on 1000 stories."""
-        from miras_search.data.world import PLACES, guess
+        """Chance is any place. The plateau, measured on 1000 stories, is to say any place that the
+        facts name and the question does not, or the last of them, whichever is right more often."""
+        from miras_search.data.world import PLACES, habit
 
         self.check_split(split)
-        return Levels(chance=1 / len(PLACES), plateau=guess(self.hops, self.facts), ceiling=1.0)
+        return Levels(chance=1 / len(PLACES), plateau=habit(self.hops, self.facts), ceiling=1.0)
 
     def write(self, split: str, seed: int | None, text: bytes, index: int) -> tuple[bytes, bytes]:
         from miras_search.data.haystack import after, excerpt, hide, home
