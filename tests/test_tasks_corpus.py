@@ -225,6 +225,7 @@ def test_what_fails_half_way_leaves_nothing(folder, monkeypatch):
     assert len(windows(task, "train")) == 300
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_kill_half_way_leaves_nothing_under_the_name(folder, monkeypatch):
     task = small(write_jsonl(folder / "a.jsonl", documents()))
     monkeypatch.setattr(corpus._Heap, "add", lambda self, stream: os._exit(9))
