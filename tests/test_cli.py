@@ -318,6 +318,8 @@ def test_every_recipe_runs(file: str, tmp_path: Path) -> None:
     small = ["steps=2", "evaluate=1", "trials=1", "task.eval_examples=8", "wandb=disabled"]
     if "/reproduce/" in file:  # published batches are for larger machines
         small.append("batch=4")
+    if "further_examples" in (ROOT / file).read_text():
+        small.append("task.further_examples=1")
     few_steps(tmp_path, space, str(ROOT / file), *small)
 
 
