@@ -36,8 +36,8 @@ class Mixer(nn.Module):
         self, variant: Variant, width: int, lowering: Lowering = "auto", persistent: int = 0
     ) -> None:
         super().__init__()
-        # A query, and a key and a value for each write. What is largest comes first, so that a model
-        # without room is refused before the machine is short of memory.
+        # A query, and a key and a value for each write. What is largest comes first, so that a
+        # model without room is refused before the machine is short of memory.
         self.parts = 1 + 2 * variant.canonical.algorithm.writes
         self.qkv = Projection(width, variant.heads, self.parts, variant.conv)
         self.cell = Cell(variant, width, lowering)
