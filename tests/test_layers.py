@@ -2,27 +2,17 @@
 
 import pytest
 import torch
+from alone import DEEP, KINDS
 from often import often
 
-from miras_search import registry
 from miras_search.macro.hybrid import Window
 from miras_search.macro.lmm import Lmm
 from miras_search.macro.mac import Mac
 from miras_search.macro.mag import Mag
 from miras_search.macro.mal import Mal
 from miras_search.nn.attention import WindowAttention, rotate
-from miras_search.testing import LAYER_CHECKS, check_layer_gradients, pairs, variant_with
-from miras_search.variant import Variant
+from miras_search.testing import LAYER_CHECKS, check_layer_gradients, pairs
 
-DEEP = Variant.from_dict(
-    {"memory": "mlp", "bias": "huber", "retention": "l2", "algorithm": "momentum"}
-    | {"chunk": 4, "heads": 2}
-)
-KINDS = [
-    variant_with(cls(), chunk=4, heads=2)
-    for axis in registry.AXES
-    for cls in registry.kinds(axis).values()
-]
 LAYERS = (
     Lmm(persistent=3),
     Mac(segment=5, persistent=2),

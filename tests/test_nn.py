@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from alone import DEEP, KINDS
 from often import often
 from pydantic import ValidationError
 from torch.nn.functional import cross_entropy
@@ -18,22 +19,11 @@ from miras_search.nn.projection import Projection
 from miras_search.nn.state import nbytes
 from miras_search.plan import plan
 from miras_search.recipe import Size
-from miras_search.testing import cases, close, combinations, pairs, variant_with, variants
+from miras_search.testing import cases, close, combinations, pairs, variants
 from miras_search.variant import Variant
 
 SIZE = Size(width=8, layers=1, mlp=1.0)
 VOCABULARY = 13
-DEEP = Variant.from_dict(
-    {"memory": "mlp", "bias": "huber", "retention": "l2", "algorithm": "momentum"}
-    | {"chunk": 4, "heads": 2}
-)
-
-
-KINDS = [
-    variant_with(cls(), chunk=4, heads=2)
-    for axis in registry.AXES
-    for cls in registry.kinds(axis).values()
-]
 
 
 def settings(variant):

@@ -159,7 +159,10 @@ def test_a_large_vocabulary_takes_wider_numbers(folder, monkeypatch):
     wide = Codec(70_000, lambda texts: [[x + 69_000 for x in t.encode()] for t in texts], str)
     monkeypatch.setattr(corpus, "codec", lambda name: wide)
     texts = documents()
-    encode = lambda text: [x + 69_000 for x in text.encode()]  # noqa: E731
+
+    def encode(text):
+        return [x + 69_000 for x in text.encode()]
+
     check_packing(
         small(write_jsonl(folder / "a.jsonl", texts)), texts, encode=encode, separator=70_000
     )

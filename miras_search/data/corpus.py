@@ -204,7 +204,7 @@ def _documents(task: Corpus, files: list[Path]) -> Iterator[list[str]]:
                     told = f"'{task.column}' holds {type(text).__name__}: expected text"
                     raise unusable("column", told)
             yield [text for text in batch[task.column] if text]
-    except InvalidValues:
+    except (InvalidValues, MemoryError):
         raise
     except Exception as error:  # of any of the many packages that read
         told = f"cannot read '{task.path}': {type(error).__name__}: {first_line(error)}"

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 Persistent = Annotated[int, Field(ge=0, le=256)]
 """Learned tokens that every token comes after."""
+
 Reach = Annotated[int, Field(ge=2, le=2**20)]
-"""Tokens of a window."""
+"""Tokens that attention sees, the last one among them."""
 
 
 class Macro(Component):
@@ -55,3 +56,21 @@ class Layer(Macro):
         gives `[B, T, D]` and a `nn.state.LayerState`; any split of a sequence into calls gives the
         same.
         """
+
+
+class Windowed(Layer):
+    """A layer with attention over the last tokens, and over tokens that are always there."""
+
+    window: Reach = 64
+    """Tokens that attention sees, the last one among them."""
+    persistent: Persistent = 4
+    """Learned tokens that are always there."""
+
+    @property
+    def formula(self) -> str:
+        told = f"attention over the last {self.window} tokens, {self.persistent} persistent"
+        return f"{self.equation}; {told}"
+
+    @property
+    def span(self) -> int:
+        return self.window

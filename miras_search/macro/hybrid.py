@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import field_validator
 
-from miras_search.macro.base import Layer, Macro, Persistent, Reach
+from miras_search.macro.base import Layer, Macro, Persistent, Reach, Windowed
 from miras_search.macro.lmm import Lmm
 from miras_search.registry import register
 
@@ -18,19 +18,12 @@ if TYPE_CHECKING:
     from miras_search.variant import Variant
 
 
-class Window(Layer):
+class Window(Windowed):
     """A layer of attention over the last `window` tokens and persistent ones, without a memory."""
 
     kind: ClassVar[str] = "window"
     equation: ClassVar[str] = "x + A(x)"
     source: ClassVar[str] = "Beltagy et al. 2004.05150"
-
-    window: Reach
-    persistent: Persistent
-
-    @property
-    def span(self) -> int:
-        return self.window
 
     def mixer(self, variant: Variant, width: int, lowering: Lowering) -> nn.Module:
         from miras_search.nn.attention import WindowAttention

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from miras_search.macro.base import Layer, Persistent, Reach
+from miras_search.macro.base import Windowed
 from miras_search.registry import register
 
 if TYPE_CHECKING:
@@ -15,27 +15,13 @@ if TYPE_CHECKING:
 
 
 @register
-class Mal(Layer):
+class Mal(Windowed):
     """The memory reads the tokens, and attention over a window reads what it gives; each after
     persistent tokens of its own."""
 
     kind: ClassVar[str] = "mal"
     equation: ClassVar[str] = "o = attention(M([p | x]))"
     source: ClassVar[str] = "Titans 2501.00663, section 4.3, eq 29-31"
-
-    window: Reach = 64
-    """Tokens that attention sees, the last one among them."""
-    persistent: Persistent = 4
-    """Learned tokens that are always there."""
-
-    @property
-    def formula(self) -> str:
-        told = f"attention over the last {self.window} tokens, {self.persistent} persistent"
-        return f"{self.equation}; {told}"
-
-    @property
-    def span(self) -> int:
-        return self.window
 
     def mixer(self, variant: Variant, width: int, lowering: Lowering) -> nn.Module:
         from miras_search.nn.mal import MemoryAsLayer

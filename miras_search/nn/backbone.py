@@ -135,31 +135,25 @@ class Backbone(nn.Module):
         tokens `[B, T]`; for each layer "loss", "gradient" and "write" by name, `[B, T, H]` each
         (see `layer.surprise`), nothing where no memory is updated. Token by token, so slow.
         """
-        found: list[list[dict[str, Tensor]]] = []
-        watched = []
-        for block in self.blocks:
-            of_layer: list[dict[str, Tensor]] = []
-            found.append(of_layer)
-            for cell in block.modules():
-                if isinstance(cell, Cell):
+        watched = [[x for x in block.modules() if isinstance(x, Cell)] for block in self.blocks]
+        calls: dict[nn.Module, list[dict[str, Tensor]]] = {c: [] for cs in watched for c in cs}
 
-                    def watch(cell: Cell, given: Any, into: list = of_layer) -> None:
-                        into.append(cell.surprise(*given))
+        def watch(cell: Cell, given: tuple[Any, ...]) -> None:
+            calls[cell].append(cell.surprise(*given))
 
-                    watched.append(cell.register_forward_pre_hook(watch))
+        hooks = [cell.register_forward_pre_hook(watch) for cell in calls]
         try:
             _, after = self(tokens, state)
         finally:
-            for hook in watched:
+            for hook in hooks:
                 hook.remove()
-        # Tokens that the memory reads before the first one stand in front.
-        last = slice(-tokens.shape[1], None)
-        return [
-            {name: torch.cat([x[name] for x in calls], dim=1)[:, last] for name in calls[0]}
-            if calls
-            else {}
-            for calls in found
-        ], after
+
+        def whole(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+            """Of the tokens alone: those that the memory reads before the first stand in front."""
+            joined = {name: torch.cat([x[name] for x in parts], dim=1) for name in parts[0]}
+            return {name: x[:, x.shape[1] - tokens.shape[1] :] for name, x in joined.items()}
+
+        return [whole(calls[cells[0]]) if cells else {} for cells in watched], after
 
     @torch.no_grad()
     def generate(

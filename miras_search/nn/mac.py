@@ -104,7 +104,7 @@ class MemoryAsContext(nn.Module):
                 kept = (*k.shape[:2], within, k.shape[-1])
                 check(before, keys=kept, values=kept)
             found.append(before.with_pairs(rotate(k, begin + within), v))
-        keys, values = ([part.tensors[name] for part in found] for name in ("keys", "values"))
+        keys, values = ([held.tensors[name] for held in found] for name in ("keys", "values"))
         if self.persistent is not None:
             k, v = (z.expand(len(x), -1, -1, -1) for z in heads.pairs(self.persistent[None]))
             keys, values = [rotate(k, 0), *keys], [v, *values]

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer, field_validator
 
 from miras_search.component import Component
 from miras_search.errors import nearest
@@ -14,6 +14,7 @@ from miras_search.errors import nearest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic import ValidationInfo
     from torch import Tensor
     from torch.utils.data import Dataset
 
@@ -31,6 +32,10 @@ that of the last token."""
 
 Count = Annotated[int, Field(ge=1)]
 """A number of tokens, examples, pairs, ..."""
+
+# YAML has lists only; a component has tuples only, to be hashable.
+Lengths = Annotated[tuple[Count, ...], Field(strict=False), PlainSerializer(list)]
+"""Numbers of tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +123,29 @@ class Task(Component):
         """Refuse a name that is not one of `splits`."""
         if split not in self.splits:
             raise ValueError(f"task {self} has no split '{split}': {nearest(split, self.splits)}")
+
+
+class AtLengths(Task):
+    """A task whose further evaluations are held-out examples of other lengths."""
+
+    evaluate_at: Lengths = ()
+    """Length of each further evaluation, which is named like "4096"."""
+
+    @field_validator("evaluate_at")
+    @classmethod
+    def _each_once(cls, lengths: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len({info.data.get("length"), *lengths}) < 1 + len(lengths):
+            raise ValueError(
+                "expected each length once, and not that of validation and test, "
+                f"{info.data.get('length')}"
+            )
+        return lengths
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        return tuple(map(str, self.evaluate_at))
+
+    def length_of(self, split: str) -> int:
+        """Tokens of an example of one of `splits`."""
+        self.check_split(split)
+        return int(split) if split in self.evaluations else self.length

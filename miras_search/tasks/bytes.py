@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
-
-from pydantic import Field, PlainSerializer, field_validator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from miras_search.registry import register
-from miras_search.tasks.base import Count, Levels, Metric, Task
+from miras_search.tasks.base import AtLengths, Count, Levels, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pydantic import ValidationInfo
-
     from miras_search.data.examples import Windows
-
-# YAML has lists only; a component has tuples only, to be hashable.
-Lengths = Annotated[tuple[Count, ...], Field(strict=False), PlainSerializer(list)]
 
 
 @register
-class Bytes(Task):
+class Bytes(AtLengths):
     """Predict every next byte of windows of text files.
 
         token    105 109 112 111     "impo"
@@ -61,26 +54,10 @@ class Bytes(Task):
     """Training windows at most; with the other defaults about one pass over the text."""
     eval_examples: Count = 512
     """Windows in each held-out split at most."""
-    evaluate_at: Lengths = ()
-    """Length of each further evaluation, which is named like "1024"."""
-
-    @field_validator("evaluate_at")
-    @classmethod
-    def _further(cls, lengths: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        if len({info.data.get("length"), *lengths}) < 1 + len(lengths):
-            raise ValueError(
-                "expected each length once, and not that of validation and test, "
-                f"{info.data.get('length')}"
-            )
-        return lengths
 
     @property
     def vocabulary(self) -> int:
         return 256
-
-    @property
-    def evaluations(self) -> tuple[str, ...]:
-        return tuple(map(str, self.evaluate_at))
 
     def levels(self, split: str) -> Levels:
         """Chance is any byte; the entropy of the text is unknown, and nothing is a plateau."""
@@ -110,9 +87,9 @@ def _windows(task: Bytes, paths: tuple[Path, ...], split: str, seed: int | None)
         order = torch.randperm(len(found), generator=generator("bytes", seed))
         found.starts = found.starts[order[: task.train_examples]]
         return found
-    further = split in task.evaluations
-    length = int(split) if further else task.length
-    found = windows(files, "test" if further else split, length, stride=length)
+    length = task.length_of(split)
+    source = "test" if split in task.evaluations else split
+    found = windows(files, source, length, stride=length)
     count = min(task.eval_examples, len(found))
     found.starts = found.starts[torch.arange(count) * len(found) // count]
     return found

@@ -5,27 +5,20 @@ from __future__ import annotations
 import sysconfig
 from math import log2
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
-
-from pydantic import Field, PlainSerializer, field_validator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from miras_search.errors import InvalidValues
 from miras_search.registry import register
-from miras_search.tasks.base import Count, Levels, Metric, Task
+from miras_search.tasks.base import AtLengths, Count, Levels, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic import ValidationInfo
-
     from miras_search.data.corpus import Packed
-
-# YAML has lists only; a component has tuples only, to be hashable.
-Lengths = Annotated[tuple[Count, ...], Field(strict=False), PlainSerializer(list)]
 
 
 @register
-class Corpus(Task):
+class Corpus(AtLengths):
     """Predict every next token of documents, packed end to end.
 
     Before each document stands a separator, the number after those of the tokenizer. The stream
@@ -78,33 +71,12 @@ class Corpus(Task):
     train_examples: Count = 16_384
     eval_examples: Count = 256
     """Examples in each held-out split."""
-    evaluate_at: Lengths = ()
-    """Length of each further evaluation, which is named like "4096"."""
-
-    @field_validator("evaluate_at")
-    @classmethod
-    def _further(cls, lengths: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        if len({info.data.get("length"), *lengths}) < 1 + len(lengths):
-            raise ValueError(
-                "expected each length once, and not that of validation and test, "
-                f"{info.data.get('length')}"
-            )
-        return lengths
 
     @property
     def vocabulary(self) -> int:
         from miras_search.data.tokens import codec
 
         return codec(self.tokenizer).size + 1
-
-    @property
-    def evaluations(self) -> tuple[str, ...]:
-        return tuple(map(str, self.evaluate_at))
-
-    def length_of(self, split: str) -> int:
-        """Tokens of an example of a split."""
-        self.check_split(split)
-        return int(split) if split in self.evaluations else self.length
 
     def levels(self, split: str) -> Levels:
         """Chance is any token, unknown where the tokenizer is not at hand; the entropy of the text

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, PlainSerializer, model_validator
+from pydantic import model_validator
 
-from miras_search.tasks.base import Count, Metric, Task
+from miras_search.tasks.base import AtLengths, Count, Metric
 
 if TYPE_CHECKING:
     from miras_search.data.haystack import Answers
-
-# YAML has lists only; a component has tuples only, to be hashable.
-Lengths = Annotated[tuple[Count, ...], Field(strict=False), PlainSerializer(list)]
 
 _OWN = ("train", "validation", "test")
 """Sets of the task's own length; all others are further evaluations."""
 
 
-class Haystack(Task):
+class Haystack(AtLengths):
     """Read a text of exactly `length` bytes that ends with a question, and say its answer.
 
     A token is a byte. Only the bytes of the answer, the last ones, are scored, each after those
@@ -37,8 +34,6 @@ class Haystack(Task):
 
     length: Count = 1024
     """Bytes, question and answer among them."""
-    evaluate_at: Lengths = ()
-    """Length of each further evaluation, which is named like "4096"."""
     files: str | None = None
     """A glob of texts from the current folder, `**` for any depth; null is the documentation in the
     standard library."""
@@ -64,11 +59,6 @@ class Haystack(Task):
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Haystack:
-        if len({self.length, *self.evaluate_at}) < 1 + len(self.evaluate_at):
-            raise ValueError(
-                "evaluate_at: expected each length once, and not that of validation and test, "
-                f"{self.length}"
-            )
         if (shortest := min((self.length, *self.evaluate_at))) < self.least:
             raise ValueError(
                 f"{shortest} bytes are too few for what is hidden, the question and some text: "
@@ -79,14 +69,6 @@ class Haystack(Task):
     @property
     def vocabulary(self) -> int:
         return 256
-
-    @property
-    def evaluations(self) -> tuple[str, ...]:
-        return tuple(map(str, self.evaluate_at))
-
-    def size(self, split: str) -> int:
-        """Bytes of an example; the name of a further evaluation begins with it."""
-        return self.length if split in _OWN else int(split.partition("@")[0])
 
     def part(self, split: str) -> str:
         """Where `home` must put what is asked for in a split."""

@@ -46,9 +46,6 @@ class InContextRecall(Recall):
     vocab: Annotated[int, Field(ge=4)] = 16
     """Keys and values together, half each."""
 
-    def problem(self, length: int) -> str | None:
-        return "expected even lengths of at least 4" if length % 2 or length < 4 else None
-
     @property
     def vocabulary(self) -> int:
         return self.vocab

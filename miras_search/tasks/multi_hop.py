@@ -99,6 +99,6 @@ class MultiHop(Haystack):
         facts = [fact.encode() for fact in told.facts]
         question, answer = f"{told.question} ".encode(), told.answer.encode()
         rest = sum(len(fact) + 1 for fact in facts) + len(question) + len(answer)
-        haystack = excerpt(text, self.size(split) - rest, random)
+        haystack = excerpt(text, self.length_of(split) - rest, random)
         places = sorted(after(haystack, random.random(), b" ") for _ in facts)
         return hide(haystack, facts, places) + question, answer

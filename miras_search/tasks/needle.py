@@ -115,6 +115,11 @@ class Needle(Haystack):
     def evaluations(self) -> tuple[str, ...]:
         return (*super().evaluations, *self._cells)
 
+    def length_of(self, split: str) -> int:
+        length, at, _ = split.partition("@")
+        self.check_split(split)
+        return int(length) if at else super().length_of(split)
+
     @property
     def _cells(self) -> dict[str, float]:
         """The depth of each evaluation of the grid."""
@@ -155,11 +160,11 @@ class Needle(Haystack):
         depths = self._depths
         own = self._cells[split] if "@" in split else depths[index % self.depths]
         if self.uses_files:
-            haystack, ending = excerpt(text, self.size(split) - rest, random), b" "
+            haystack, ending = excerpt(text, self.length_of(split) - rest, random), b" "
             depths.remove(own)
             shares = [own, *random.sample(depths, self.keys - 1)]
         else:
-            haystack, ending = noise(self.size(split) - rest), b". "
+            haystack, ending = noise(self.length_of(split) - rest), b". "
             shares = [random.random() for _ in needles]
             if "@" in split:
                 shares[0] = own

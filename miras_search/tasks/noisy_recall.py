@@ -63,9 +63,6 @@ class NoisyRecall(Recall):
             )
         return vocab
 
-    def problem(self, length: int) -> str | None:
-        return "expected even lengths of at least 4" if length % 2 or length < 4 else None
-
     @property
     def vocabulary(self) -> int:
         return self.vocab

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, PlainSerializer, model_validator
+from pydantic import model_validator
 
-from miras_search.tasks.base import Count, Metric, Task
+from miras_search.tasks.base import AtLengths, Count, Metric
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from miras_search.data.examples import Rows
 
-# YAML has lists only; a component has tuples only, to be hashable.
-Lengths = Annotated[tuple[Count, ...], Field(strict=False), PlainSerializer(list)]
 
-
-class Synthetic(Task):
+class Synthetic(AtLengths):
     """A task whose examples are drawn at random, as many as wanted.
 
     The tokens of an example decide whether it is for training (half of all that there are),
@@ -35,8 +32,6 @@ class Synthetic(Task):
     train_examples: Count = 12_800
     eval_examples: Count = 1_280
     """Examples in each held-out split."""
-    evaluate_at: Lengths = ()
-    """Length of each further evaluation, which is named like "256"."""
 
     def problem(self, length: int) -> str | None:
         """Why an example cannot have so many tokens under these fields, as what is expected."""
@@ -44,25 +39,10 @@ class Synthetic(Task):
 
     @model_validator(mode="after")
     def _lengths_work(self) -> Synthetic:
-        lengths = [self.length, *self.evaluate_at]
-        if len(set(lengths)) < len(lengths):
-            raise ValueError(
-                "evaluate_at: expected each length once, and not that of validation and test, "
-                f"{self.length}"
-            )
-        for length in lengths:
+        for length in (self.length, *self.evaluate_at):
             if problem := self.problem(length):
                 raise ValueError(f"{problem}, got length {length}")
         return self
-
-    @property
-    def evaluations(self) -> tuple[str, ...]:
-        return tuple(map(str, self.evaluate_at))
-
-    def length_of(self, split: str) -> int:
-        """Tokens of an example of a split."""
-        self.check_split(split)
-        return int(split) if split in self.evaluations else self.length
 
     @abstractmethod
     def draw(self, split: str, count: int, seed: int, random: Generator) -> tuple[Tensor, Tensor]:
@@ -90,6 +70,10 @@ class Recall(Synthetic):
 
     train_on: Literal["probes", "all"] = "probes"
     """Whether training asks for what is scored, or for every next token."""
+
+    def problem(self, length: int) -> str | None:
+        """An example is pairs of a key and a value, two at least, unless a subclass says so."""
+        return "expected even lengths of at least 4" if length % 2 or length < 4 else None
 
     @abstractmethod
     def sequences(self, split: str, count: int, random: Generator) -> tuple[Tensor, Tensor]:
