@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from alone import DEEP
 from often import often
 
 from miras_search.layer import memorize, surprise
@@ -70,6 +71,18 @@ def test_a_pair_that_is_repeated_surprises_less():
     assert (found["loss"][:, 0] > 0.01).all()
     for x in found.values():
         assert (x[:, 1:] < 1e-12).all()
+
+
+def test_gradients_of_a_chunk_are_taken_at_its_start():
+    """So another first value changes the losses after it, and gradients in the next chunk alone."""
+    inputs = make_inputs(DEEP, 8)
+    other = inputs.v.clone()
+    other[:, 0] *= -1
+    one = surprise(DEEP, inputs.k, inputs.v, inputs.gates, inputs.weights)
+    two = surprise(DEEP, inputs.k, other, inputs.gates, inputs.weights)
+    torch.testing.assert_close(one["gradient"][:, 1:4], two["gradient"][:, 1:4])
+    assert not one["gradient"][:, 4].allclose(two["gradient"][:, 4], rtol=1e-3)
+    assert not one["loss"][:, 1].allclose(two["loss"][:, 1], rtol=1e-3)
 
 
 def test_a_memory_that_keeps_pairs_has_none():
