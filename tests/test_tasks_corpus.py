@@ -345,6 +345,15 @@ def test_without_a_network_a_name_on_the_hub_is_told(monkeypatch):
     assert told(small("allenai/c4")) == "path: cannot read 'allenai/c4': ConnectionError: no route"
 
 
+def test_too_little_memory_is_not_told_as_a_bad_file(monkeypatch):
+    def short(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(datasets, "load_dataset", short)
+    with pytest.raises(MemoryError):
+        small("allenai/c4").dataset("train", 0)
+
+
 def iter_fails():
     raise ConnectionError("no route\nto host")
 

@@ -421,6 +421,11 @@ def test_exact_against_a_hand_computation():
         found = module.metrics()
         assert found["exact"] == pytest.approx(float(right.float().mean()))
         assert found["accuracy"] == pytest.approx(11 / 13)
+    # Nothing is left of it in the next evaluation: three of the examples.
+    module.on_validation_epoch_start()
+    module.validation_step((tokens[1:4], targets[1:4]), 0)
+    assert module.metrics()["exact"] == pytest.approx(1 / 3)
+    assert module.metrics()["accuracy"] == pytest.approx(6 / 8)  # 3 of 4, 3 of 3, 0 of 1
 
 
 def test_no_batch_has_more_tokens_than_one_of_training():
