@@ -1,10 +1,7 @@
-"""Streams replayed from their definition, the accuracy matrix by hand, batches of one length."""
+"""Streams replayed from their definition, the accuracy matrix by hand."""
 
 import io
-import json
 import random
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise
 from math import sqrt
@@ -13,13 +10,11 @@ from statistics import mean
 import pytest
 import study_samples as samples
 import torch
+from of_tasks import check_all, check_elsewhere, run
 from rich.console import Console
-from torch.utils.data import ConcatDataset, DataLoader
 
-from miras_search import parsing, trial
-from miras_search.data.examples import Batches, parts
+from miras_search import parsing
 from miras_search.errors import InvalidValues
-from miras_search.lit import TaskData
 from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Recipe, Size
 from miras_search.report import continual
@@ -27,7 +22,6 @@ from miras_search.report.html import write_report
 from miras_search.report.leaderboard import terminal
 from miras_search.tasks.base import IGNORE
 from miras_search.tasks.continual import Continual
-from miras_search.tasks.mqar import Mqar
 from miras_search.testing import tasks as suite
 
 SMALL = {"train_examples": 150, "eval_examples": 40, "evaluate_episodes": 4}
@@ -54,7 +48,6 @@ STREAMS = {
         **SMALL,
     },
 }
-MIXED = {**Mqar.small, "train_at": [[32, 4, 100], [8, 2, 30], [16, 1, 20]]}
 
 
 def batched(items, size):
@@ -72,38 +65,12 @@ def task(request) -> Continual:
     return continual_task(**STREAMS[request.param])
 
 
-@pytest.fixture(params=[*STREAMS, "mqar"])
-def any_task(request):
-    if request.param == "mqar":
-        return parsing.component("task", {"kind": "mqar", **MIXED})
-    return continual_task(**STREAMS[request.param])
-
-
-def test_the_suite_holds(any_task):
-    for split in any_task.splits:
-        suite.check_examples(any_task, split, seed=0)
-        suite.check_levels(any_task, split)
-    suite.check_disjoint(any_task, seed=0)
-    again = parsing.component("task", json.loads(json.dumps(any_task.to_dict())))
-    assert again == any_task
-    one, two = suite.fingerprint(any_task, 0), suite.fingerprint(any_task, 1)
-    assert not {*one.values()} & {*two.values()}
+def test_the_suite_holds(task):
+    check_all(task)
 
 
 def test_another_process_makes_the_same_examples():
-    given = [{"kind": "continual", **fields} for fields in STREAMS.values()]
-    given.append({"kind": "mqar", **MIXED})
-    script = (
-        "import json, sys; from miras_search import parsing;"
-        "from miras_search.testing.tasks import fingerprint;"
-        "print(json.dumps([fingerprint(parsing.component('task', fields), 7)"
-        " for fields in json.loads(sys.argv[1])]))"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(given)], capture_output=True, check=True
-    )
-    here = [suite.fingerprint(parsing.component("task", fields), 7) for fields in given]
-    assert json.loads(found.stdout) == here
+    check_elsewhere(*({"kind": "continual", **fields} for fields in STREAMS.values()))
 
 
 def test_the_example_of_the_docstring_is_real():
@@ -410,142 +377,6 @@ def test_reports_show_the_matrix(tmp_path):
     assert told.capitalize() in page
     assert ">after2-on1</th>" in page  # the levels, once a row of the matrix
     assert ">after2-on2</th>" not in page
-
-
-@pytest.fixture
-def mixed():
-    return parsing.component("task", {"kind": "mqar", **MIXED})
-
-
-def test_mqar_mixes_sets_without_a_repeat(mixed):
-    train = mixed.dataset("train", 0)
-    assert isinstance(train, ConcatDataset)
-    assert [len(part) for part in parts(train)] == [200, 100, 30, 20]
-    assert mixed.train_lengths == (16, 32, 8)
-    shapes = [(16, 2), (32, 4), (8, 2), (16, 1)]
-    seen = []
-    for (length, pairs), part in zip(shapes, parts(train), strict=True):
-        assert part.tokens.shape[1] == length
-        assert ((part.targets != IGNORE).sum(1) == pairs).all()
-        seen += [tuple(row) for row in part.tokens[:, : 2 * pairs].tolist()]
-    for split in mixed.splits[1:]:
-        _, pairs = mixed.shape(split)
-        seen += [tuple(row) for row in mixed.dataset(split, 0).tokens[:, : 2 * pairs].tolist()]
-    assert len({*seen}) == len(seen)
-
-
-def test_more_training_sets_change_no_other(mixed):
-    plain = parsing.component("task", {"kind": "mqar", **Mqar.small})
-    with_more, without = suite.fingerprint(mixed, 0), suite.fingerprint(plain, 0)
-    assert {s for s in plain.splits if with_more[s] != without[s]} == {"train"}
-    assert torch.equal(parts(mixed.dataset("train", 0))[0].tokens, plain.dataset("train", 0).tokens)
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"train_at": [[64, 4, 10]]}, "train_at: .* once, and not those of validation"),
-        ({"train_at": [[64, 20, 10]]}, r"train_at: .* at least 4 \* pairs, got \[64, 20\]"),
-        ({"train_at": [[64, 2]]}, "train_at"),
-        ({"train_at": [[64, 1, 10**7]]}, "vocab: 8192 tokens fill 1 pairs in 16773120 ways"),
-    ],
-)
-def test_mqar_refuses_further_training_sets(fields, expected):
-    with pytest.raises(InvalidValues, match=expected):
-        parsing.component("task", {"kind": "mqar", **fields})
-
-
-class Undeclared(Mqar):
-    """Trains on lengths that it does not tell."""
-
-    @property
-    def train_lengths(self):
-        return (self.length,)
-
-
-class Unsorted(Mqar):
-    """One set with several lengths."""
-
-    def dataset(self, split, seed):
-        found = super().dataset(split, seed)
-        return [*found] if split == "train" else found
-
-
-@pytest.mark.parametrize(
-    ("cls", "expected"),
-    [
-        (Undeclared, r"examples of train have lengths \[8, 16, 32\]: expected \(16,\)"),
-        (Unsorted, r"a part of train has lengths \[8, 16, 32\]: expected one"),
-    ],
-)
-def test_the_suite_catches_lengths_mixed_otherwise(cls, expected):
-    with pytest.raises(AssertionError, match=expected):
-        suite.check_examples(cls.model_validate(MIXED), "train", seed=0)
-
-
-def order(dataset, size, seed):
-    return Batches(dataset, size, torch.Generator().manual_seed(seed))
-
-
-def test_batches_have_one_length_and_every_example_once(mixed):
-    train = mixed.dataset("train", 0)
-    batches = order(train, 16, 0)
-    for _ in range(3):
-        found = [*batches]
-        assert sorted(i for batch in found for i in batch) == [*range(len(train))]
-        assert len(found) == len(batches) == 13 + 7 + 2 + 2
-        assert all(len({len(train[i][0]) for i in batch}) == 1 for batch in found)
-        short = [len(batch) for batch in found if len(batch) < 16]
-        assert short == [8, 4, 14, 4]
-        assert all(len(batch) == 16 for batch in found[: -len(short)])
-
-
-def test_lengths_alternate_through_an_epoch(mixed):
-    """Two thirds of the batches are of the largest set, or of the next: 13 and 7 of 24. All 6 full
-    ones of the second come first, or last, with odds below 1e-4 for this fixed seed."""
-    train = mixed.dataset("train", 0)
-    lengths = [len(train[batch[0]][0]) for batch in order(train, 16, 0)][:20]
-    second = [i for i, length in enumerate(lengths) if length == 32]
-    assert len(second) == 6
-    assert second[-1] - second[0] > 8
-
-
-def test_the_seed_gives_the_order(mixed):
-    loaders = [TaskData(mixed, 16, seed).loader("train") for seed in (0, 0, 1)]
-    first, again, other = ([tokens.tolist() for tokens, _ in loader] for loader in loaders)
-    assert first == again
-    assert first != other
-    assert first != [tokens.tolist() for tokens, _ in loaders[0]]  # the next epoch
-
-
-def test_one_length_is_loaded_as_torch_loads_it():
-    task = suite.small("mqar")
-    random = torch.Generator().manual_seed(3)
-    plain = DataLoader(task.dataset("train", 3), 16, shuffle=True, generator=random)
-    ours = TaskData(task, 16, 3).loader("train")
-    for _ in range(2):
-        for (tokens, targets), (a, b) in zip(plain, ours, strict=True):
-            assert torch.equal(tokens, a)
-            assert torch.equal(targets, b)
-
-
-def run(tmp_path, task, **fields):
-    size = {"width": 32, "layers": 2, "mlp": 0}
-    asked = {"task": task, "size": size, "evaluate": 1, "accelerator": "cpu", **fields}
-    how = Recipe.from_dict(asked)
-    space = {"memory": "attention", "bias": "l2", "retention": "none", "algorithm": "gd"}
-    spec = samples.spec(0, samples.Variant.from_dict(space | {"heads": 2}), how, str(tmp_path))
-    record = trial.run(spec.model_copy(update={"lr": 1e-2, "wandb": "disabled"}))
-    assert record.reason is None
-    return how.task, record
-
-
-def test_a_trial_trains_on_mixed_lengths(tmp_path):
-    task, record = run(tmp_path, {"kind": "mqar", **MIXED}, steps=30, batch=16)
-    loader = TaskData(task, 16, 0).loader("train")
-    batches = [tokens.numel() for _ in range(2) for tokens, _ in loader][:30]
-    assert record.tokens == sum(batches)
-    assert len({*batches}) > 3
 
 
 def test_a_small_model_knows_more_than_what_can_be_an_answer(tmp_path):
