@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from miras_search.executor import local, set_up_ray
-from miras_search.lit import TaskData, loss
+from miras_search.lit import SURPRISED, TaskData, loss
 from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Recipe
 from miras_search.space import Space
@@ -92,6 +92,8 @@ def plain() -> list[float]:
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip or 1.0)
             optimizer.step()
         with torch.no_grad():
+            first = next(iter(data.loader("validation")))[0]
+            model.surprise(first[: SURPRISED[0], : SURPRISED[1]])
             # At the end of training, and at the end of the trial.
             for split in ("validation", "validation", "test", *recipe.task.evaluations):
                 for tokens, targets in data.loader(split):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Batch = tuple["Tensor", "Tensor"]
 """tokens and targets, int64 `[B, T]`; a target of `IGNORE` is not scored."""
 
+SURPRISED = (8, 32)
+"""Examples and tokens that surprise is taken of at a validation: token by token, so few."""
+
 
 class Diverged(Exception):
     """The outer loss is no longer a number."""
@@ -50,6 +53,8 @@ class MemoryModule(pl.LightningModule):
         self.model = Backbone(variant, recipe.size, task.vocabulary, lowering, task.readout)
         self.recipe, self.lr, self.on_point = recipe, lr, on_point
         self.curve: list[Point] = []
+        self.surprise: dict[str, float] = {}
+        """Of the latest validation, as `Point` has it."""
         self.train_loss = MeanMetric()
         self.bits, self.accuracy, self.exact = MeanMetric(), MeanMetric(), MeanMetric()
         self.began = time.monotonic()
@@ -90,6 +95,17 @@ class MemoryModule(pl.LightningModule):
         for metric in (self.bits, self.accuracy, self.exact):
             metric.reset()
 
+    def on_validation_batch_start(self, batch: Batch, index: int, loader: int = 0) -> None:
+        if index or self.trainer.state.fn != "fit":
+            return
+        examples, most = SURPRISED
+        found, _ = self.model.surprise(batch[0][:examples, :most])
+        self.surprise = {
+            f"layer{i}/{name}": float(x.mean())
+            for i, layer in enumerate(found, start=1)
+            for name, x in layer.items()
+        }
+
     def on_validation_epoch_end(self) -> None:
         if self.trainer.state.fn != "fit":
             return
@@ -98,6 +114,7 @@ class MemoryModule(pl.LightningModule):
             seconds=time.monotonic() - self.began,
             train_loss=float(self.train_loss.compute()),
             score=self.metrics()[self.recipe.task.metric],
+            surprise=self.surprise,
         )
         self.train_loss.reset()
         self.curve.append(point)

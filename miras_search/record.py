@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from miras_search.errors import UserError
 
@@ -28,6 +28,8 @@ class Point(BaseModel, frozen=True):
     """Mean cross-entropy in nats since the previous point."""
     score: float
     """The task's metric on the validation set."""
+    surprise: dict[str, float] = Field(default_factory=dict)
+    """How surprised the memories are by validation tokens, by names such as "layer1/loss"."""
 
 
 class TrialRecord(BaseModel, frozen=True):

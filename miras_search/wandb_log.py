@@ -51,6 +51,7 @@ class TrialLog:
     def point(self, point: Point) -> None:
         """One point of the curves."""
         values = {"train_loss": point.train_loss, "score": point.score, "seconds": point.seconds}
+        values |= {f"surprise/{name}": value for name, value in point.surprise.items()}
         if self.run is not None:
             self._attempt(lambda: self.run.log(values, step=point.step))
 

@@ -141,6 +141,9 @@ def test_wandb_has_a_run_for_each_trial_and_one_for_the_study(study: Path) -> No
         assert told.count('"type":"history"') == len(record.curve) == 3
         assert identity in told
         assert str(record.score) in told
+        last = record.curve[-1].surprise
+        assert all(f"surprise/{name}" in told and str(x) in told for name, x in last.items())
+        assert bool(last) == (record.variant["memory"] != "attention")
     assert "leaderboard" in runs[f"{identity}-summary"]
 
 

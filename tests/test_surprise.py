@@ -5,10 +5,12 @@ import torch
 from alone import DEEP
 from often import often
 
+from miras_search import load
 from miras_search.layer import memorize, surprise
 from miras_search.nn.backbone import Backbone
-from miras_search.recipe import Size
+from miras_search.recipe import Recipe, Size
 from miras_search.testing import cases, make_inputs, pairs
+from miras_search.trial import TrialSpec, run
 from miras_search.variant import Variant
 
 DELTA = Variant.from_dict(
@@ -118,3 +120,27 @@ def test_of_every_layer_of_a_model(macro):
             joined = torch.cat([part[i][name] for part in parts], dim=1)
             torch.testing.assert_close(joined, x, rtol=1e-7, atol=1e-9)
     assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_trial_tells_how_surprised_its_memories_were(tmp_path):
+    """The last point, against the mean over the first validation tokens by the kept model."""
+    task = {"kind": "mqar", "length": 40, "pairs": 2, "vocab": 32, "train_examples": 20}
+    recipe = {"task": task | {"eval_examples": 20}, "size": {"width": 8}, "steps": 2, "batch": 10}
+    spec = TrialSpec(
+        number=0,
+        variant=DELTA.to_dict(),
+        recipe=Recipe.from_dict(recipe | {"evaluate": 1, "lr": 1e-2}).to_dict(),
+        lr=1e-2,
+        seed=0,
+        study="surprise",
+        folder=str(tmp_path),
+    )
+    told = run(spec).curve[-1].surprise
+    rows = Recipe.from_dict(spec.recipe).task.dataset("validation", 0)
+    tokens = torch.stack([rows[i][0][:32] for i in range(8)])
+    found, _ = load(tmp_path).surprise(tokens)
+    names = [f"layer{i}/{x}" for i in (1, 2) for x in ("loss", "gradient", "write")]
+    assert list(told) == names
+    for name, x in told.items():
+        layer, part = name.removeprefix("layer").split("/")
+        assert x == pytest.approx(float(found[int(layer) - 1][part].mean()), rel=1e-5)
