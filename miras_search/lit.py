@@ -95,8 +95,10 @@ class MemoryModule(pl.LightningModule):
         for metric in (self.bits, self.accuracy, self.exact):
             metric.reset()
 
-    def on_validation_batch_start(self, batch: Batch, index: int, loader: int = 0) -> None:
-        if index or self.trainer.state.fn != "fit":
+    def on_validation_batch_start(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx or self.trainer.state.fn != "fit":
             return
         examples, most = SURPRISED
         found, _ = self.model.surprise(batch[0][:examples, :most])
