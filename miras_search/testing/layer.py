@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from miras_search.nn.projection import Projection
 from miras_search.nn.state import nbytes
-from miras_search.testing.inputs import close
+from miras_search.testing.inputs import ROUNDINGS, close, nudge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +40,9 @@ def check_layer_shapes(layer: Layer, variant: Variant) -> None:
     held = [z for part in state.values() for z in part.tensors.values()]
     assert all(z.shape[0] == len(x) for z in held), f"{layer}: a state without its samples"
     assert nbytes(state) == sum(z.nbytes for z in held)
-    # Twice: what a layer does with its state is part of it.
-    again, _ = module(x, state)
+    # Twice: what a layer does with its state is part of it. Larger: a threshold is a gate that
+    # learns from what exceeds it alone.
+    again, _ = module(4 * x, state)
     (y.square().mean() + again.square().mean()).backward()
     for name, parameter in module.named_parameters():
         g = parameter.grad
@@ -100,10 +101,15 @@ def check_layer_precision(layer: Layer, variant: Variant) -> None:
     module, x = _module(layer, variant), _tokens()
     with torch.no_grad():
         exact = module(x)[0]
+        rng = torch.Generator().manual_seed(11)
+        slack = ROUNDINGS * max(
+            (module(nudge(x, torch.finfo(torch.float32).eps, rng))[0] - exact).abs().max().item()
+            for _ in range(3)
+        )
         module = module.float()
         y = module(x.float())[0]
         assert y.dtype == torch.float32
-        close(y.double(), exact, f"{layer} in float32", 2e-3)
+        close(y.double(), exact, f"{layer} in float32", 2e-3, slack)
         with torch.autocast("cpu", torch.bfloat16):
             y = module(x.float())[0]
         assert y.isfinite().all()
@@ -132,7 +138,7 @@ def check_layer_gradients(layer: Layer, variant: Variant) -> None:
 
         given = [_tokens()[:1, :7].requires_grad_(), *(p.detach().clone() for p in values)]
         given = [z.requires_grad_() for z in given]
-        assert any(_gradcheck(outputs, given, eps) for eps in (1e-6, 1e-5, 1e-4)), (
+        assert any(_gradcheck(outputs, given, eps) for eps in (1e-7, 1e-6, 1e-5, 1e-4)), (
             f"{layer} of {variant}: the gradients of {lowering} are not the numerical ones"
         )
 
