@@ -64,7 +64,28 @@ def test_a_memory_goes_on_tomorrow(tmp_path):
     assert all(one == two for one, two in told)
 
 
-@pytest.mark.parametrize("name", ["surprise", "tomorrow"])
+def test_a_needle_is_looked_for_with_a_constant_state(tmp_path):
+    task = {"kind": "needle", "form": "passkey", "length": 192, "digits": 3}
+    trial = trained(tmp_path / "trial", task | {"train_examples": 20, "eval_examples": 20})
+    done = demo("needle", trial, 20_000)
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"depth ([\d.]+): told b'(\d+)', wrote b['\"](.*)['\"]: (\w+)", done.stdout)
+    assert [depth for depth, *_ in found] == ["0.00", "0.25", "0.50", "0.75", "1.00"]
+    assert all((told == said) == (verdict == "right") for _, told, said, verdict in found)
+    right = sum(verdict == "right" for *_, verdict in found)
+    assert f"{right} of 5 right at 20,000 bytes, 104 times those of training" in done.stdout
+    first, last = re.findall(r"took ([\d,]+) bytes at first, ([\d,]+) at the end", done.stdout)[0]
+    assert first == last
+
+
+def test_a_needle_needs_a_trial_on_needles(tmp_path):
+    trial = trained(tmp_path / "trial", {"kind": "parity", "length": 16})
+    done = demo("needle", trial)
+    assert done.returncode == 1
+    assert "expected a trial on `needle`, got one on `parity`" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["needle", "surprise", "tomorrow"])
 def test_usage_is_told(name):
     done = demo(name)
     assert done.returncode == 1

@@ -58,8 +58,8 @@ def gates(model, d, heads):
 def cell(model, d, heads):
     """Gates, the start of the memory and the norm of what is recalled."""
     key = d // heads
-    start = {"softmax_attention": 0, "gated_deltanet": key * key, "titans_lmm": 2 * key * 4 * key}
-    return gates(model, d, heads) + heads * start[model] + key
+    start = {"titans_lmm": 2 * key * 4 * key}
+    return gates(model, d, heads) + heads * start.get(model, 0) + key
 
 
 def mixer(layer, model, d, heads):
