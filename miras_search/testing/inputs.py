@@ -254,27 +254,23 @@ def rounding(variant: Variant, inputs: Inputs, digit: float, gradients: bool) ->
     """
     rng = torch.Generator().manual_seed(11)
 
-    def nudged(x: Tensor) -> Tensor:
-        return nudge(x, digit, rng)
+    def nudge(x: Tensor) -> Tensor:
+        # Relative to the largest entry, as the error of a sum is: zeros are not spared.
+        size = x.detach().abs().max() if x.numel() else 0.0
+        return x + digit * size * torch.randn(x.shape, generator=rng, dtype=x.dtype)
 
     every = tuple(range(1, inputs.q.shape[1]))
     exact = run(variant, inputs, "reference", gradients=gradients).tensors()
     moved = dict.fromkeys(exact, 0.0)
     for _ in range(3):
-        given = inputs.map(nudged)
+        nudged = inputs.map(nudge)
         other = run(
-            variant, given, "reference", splits=every, gradients=gradients, between=nudged
+            variant, nudged, "reference", splits=every, gradients=gradients, between=nudge
         ).tensors()
         for name, x in exact.items():
             if x.numel():
                 moved[name] = max(moved[name], (other[name] - x).abs().max().item())
     return {name: ROUNDINGS * change for name, change in moved.items()}
-
-
-def nudge(x: Tensor, digit: float, rng: torch.Generator) -> Tensor:
-    """`x` with noise of `digit` times its largest entry, as the error of a sum is."""
-    size = x.detach().abs().max() if x.numel() else 0.0
-    return x + digit * size * torch.randn(x.shape, generator=rng, dtype=x.dtype)
 
 
 def close(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from miras_search.nn.projection import Projection
 from miras_search.nn.state import nbytes
-from miras_search.testing.inputs import ROUNDINGS, close, nudge
+from miras_search.testing.inputs import close
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,15 +101,10 @@ def check_layer_precision(layer: Layer, variant: Variant) -> None:
     module, x = _module(layer, variant), _tokens()
     with torch.no_grad():
         exact = module(x)[0]
-        rng = torch.Generator().manual_seed(11)
-        slack = ROUNDINGS * max(
-            (module(nudge(x, torch.finfo(torch.float32).eps, rng))[0] - exact).abs().max().item()
-            for _ in range(3)
-        )
         module = module.float()
         y = module(x.float())[0]
         assert y.dtype == torch.float32
-        close(y.double(), exact, f"{layer} in float32", 2e-3, slack)
+        close(y.double(), exact, f"{layer} in float32", 2e-3)
         with torch.autocast("cpu", torch.bfloat16):
             y = module(x.float())[0]
         assert y.isfinite().all()
@@ -138,7 +133,7 @@ def check_layer_gradients(layer: Layer, variant: Variant) -> None:
 
         given = [_tokens()[:1, :7].requires_grad_(), *(p.detach().clone() for p in values)]
         given = [z.requires_grad_() for z in given]
-        assert any(_gradcheck(outputs, given, eps) for eps in (1e-7, 1e-6, 1e-5, 1e-4)), (
+        assert any(_gradcheck(outputs, given, eps) for eps in (1e-6, 1e-5, 1e-4)), (
             f"{layer} of {variant}: the gradients of {lowering} are not the numerical ones"
         )
 
