@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,12 +23,16 @@ from miras_search.recipe import Recipe
 from miras_search.record import TrialRecord
 from miras_search.tasks.base import IGNORE
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from miras_search.nn.backbone import Backbone
+
 DEPTHS, PIECE = 5, 8192
 
 
-@torch.no_grad()
-def main(trial: str, length: int) -> None:
-    """Read, ask, and print what is right."""
+def texts(trial: str, length: int) -> tuple[list[str], Tensor, Tensor]:
+    """Depths, and tokens up to the question's end `[5, T]` with the answers to it `[5, digits]`."""
     record = TrialRecord.read(Path(trial) / "record.json")
     task = record.recipe["task"]
     if task["kind"] != "needle":
@@ -39,30 +44,36 @@ def main(trial: str, length: int) -> None:
         "depths": DEPTHS,
         "further_examples": 1,
     }
-    recipe = Recipe.from_dict(record.recipe | {"task": task | grid})
-    names = [name for name in recipe.task.evaluations if "@" in name]
-    rows = [recipe.task.dataset(name, record.seed)[0] for name in names]
+    task = Recipe.from_dict(record.recipe | {"task": task | grid}).task
+    names = [name for name in task.evaluations if "@" in name]
+    rows = [task.dataset(name, record.seed)[0] for name in names]
     tokens, targets = (torch.stack(z) for z in zip(*rows, strict=True))
     scored = targets != IGNORE
-    asked = int(scored[0].int().argmax())  # the last token of the question
-    answers = targets[scored].view(DEPTHS, -1)
+    asked = int(scored[0].int().argmax()) + 1
+    return [n.split("@")[1] for n in names], tokens[:, :asked], targets[scored].view(DEPTHS, -1)
 
-    model, state = load(trial), None
-    model.eval()
+
+@torch.no_grad()
+def answer(model: Backbone, tokens: Tensor, digits: int) -> tuple[Tensor, list[int]]:
+    """What is written after reading piece by piece, `[N, digits]`, and the bytes of the state of a
+    text after each piece."""
+    state, sizes = None, []
+    for _, state in model.stream(tokens[:, :-1].split(PIECE, dim=1)):
+        sizes.append(sum(map(nbytes, state)) // len(tokens))
+    return model.generate(tokens[:, -1:], digits, state, temperature=0)[0], sizes
+
+
+def main(trial: str, length: int) -> None:
+    """Read, ask, and print what is right."""
+    depths, tokens, answers = texts(trial, length)
     began = time.monotonic()
-    sizes = []
-    for _, state in model.stream(tokens[:, :asked].split(PIECE, dim=1)):
-        sizes.append(sum(map(nbytes, state)) // DEPTHS)
-    rate = DEPTHS * asked / (time.monotonic() - began)
-    written, _ = model.generate(tokens[:, [asked]], answers.shape[1], state, temperature=0)
-
-    for name, told, said in zip(names, answers.tolist(), written.tolist(), strict=True):
+    written, sizes = answer(load(trial), tokens, answers.shape[1])
+    rate = tokens.numel() / (time.monotonic() - began)
+    for depth, told, said in zip(depths, answers.tolist(), written.tolist(), strict=True):
         verdict = "right" if told == said else "wrong"
-        print(f"depth {name.split('@')[1]}: told {bytes(told)!r}, wrote {bytes(said)!r}: {verdict}")
+        print(f"depth {depth}: told {bytes(told)!r}, wrote {bytes(said)!r}: {verdict}")
     right = int((answers == written).all(1).sum())
-    times = length // task["length"]
-    print(f"{right} of {DEPTHS} right at {length:,} bytes, {times:,} times those of training")
-    print(f"{rate:,.0f} bytes a second")
+    print(f"{right} of {DEPTHS} right at {length:,} bytes; {rate:,.0f} bytes a second")
     print(f"the state of a text took {sizes[0]:,} bytes at first, {sizes[-1]:,} at the end;")
     print(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB in all")
 
