@@ -53,6 +53,42 @@ def test_more_training_sets_change_no_other(mixed):
     assert torch.equal(parts(mixed.dataset("train", 0))[0].tokens, plain.dataset("train", 0).tokens)
 
 
+@pytest.mark.parametrize("kind", ["needle", "multi_hop"])
+def test_haystacks_mix_lengths_without_a_repeat(kind):
+    """The suite, sets as asked for, and no story of one set again in another."""
+    plain = suite.small(kind)
+    fields = {**plain.to_dict(), "train_at": [[360, 40], [330, 70]]}
+    task = parsing.component("task", fields)
+    for split in task.splits:
+        suite.check_examples(task, split, seed=0)
+    suite.check_disjoint(task, seed=0)
+    check_elsewhere(fields)
+    sets = parts(task.dataset("train", 0))
+    assert [len(part) for part in sets] == [200, 40, 70]
+    assert [len(part[0][0]) for part in sets] == [*task.train_lengths] == [plain.length, 360, 330]
+    main = [*suite.examples(plain, "train", 0)]
+    for one, other in zip(sets[0], main, strict=True):
+        assert torch.equal(one[0], other[0])
+    endings = [bytes(tokens[-60:].tolist()) for part in sets for tokens, _ in part]
+    if kind == "needle":  # the key and the value: a repeat has odds of 1 in 40
+        assert len({*endings}) == len(endings)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"train_at": [[1024, 9]]}, "train_at: expected each length once, and not .* 1024"),
+        ({"train_at": [[2048, 9], [2048, 8]]}, "train_at: expected each length once"),
+        ({"train_at": [[150, 9]]}, "150 bytes are too few"),
+        ({"train_at": [[2048]]}, "train_at"),
+        ({"train_at": [2048]}, "train_at"),
+    ],
+)
+def test_haystacks_refuse_further_training_sets(fields, expected):
+    with pytest.raises(InvalidValues, match=expected):
+        parsing.component("task", {"kind": "needle", **fields})
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [

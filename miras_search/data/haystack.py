@@ -35,19 +35,19 @@ class Answers(Dataset[tuple[Tensor, Tensor]]):
     A token is a byte. Nothing is kept, so a set of long examples takes the memory of one.
 
     Args:
-        count: number of examples.
-        write: gives the text before the answer, of a byte at least, and the answer of example i.
+        numbers: what names each example.
+        write: gives the text before the answer, of a byte at least, and the answer of a number.
     """
 
-    def __init__(self, count: int, write: Callable[[int], tuple[bytes, bytes]]) -> None:
-        self.count = count
+    def __init__(self, numbers: range, write: Callable[[int], tuple[bytes, bytes]]) -> None:
+        self.numbers = numbers
         self.write = write
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        text, answer = self.write(range(self.count)[index])
+        text, answer = self.write(self.numbers[index])
         tokens = torch.frombuffer(bytearray(text + answer), dtype=torch.uint8).long()
         targets = torch.full_like(tokens, IGNORE)
         targets[len(text) - 1 : -1] = tokens[len(text) :]

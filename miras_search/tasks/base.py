@@ -36,6 +36,10 @@ Count = Annotated[int, Field(ge=1)]
 # YAML has lists only; a component has tuples only, to be hashable.
 Lengths = Annotated[tuple[Count, ...], Field(strict=False), PlainSerializer(list)]
 """Numbers of tokens."""
+Pair = Annotated[tuple[Count, Count], Field(strict=False)]
+LISTS = PlainSerializer(lambda rows: [*map(list, rows)])
+Pairs = Annotated[tuple[Pair, ...], Field(strict=False), LISTS]
+"""Pairs of numbers, such as a length and how many examples have it."""
 
 
 @dataclass(frozen=True, kw_only=True)

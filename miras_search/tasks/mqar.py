@@ -6,10 +6,10 @@ from functools import lru_cache
 from math import perm
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PlainSerializer, field_validator
+from pydantic import Field, field_validator
 
 from miras_search.registry import register
-from miras_search.tasks.base import IGNORE, Count, Levels, Metric, Task
+from miras_search.tasks.base import IGNORE, LISTS, Count, Levels, Metric, Pairs, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 
     from miras_search.data.examples import Rows
 
-# YAML has lists only; a component has tuples only, to be hashable.
-Shape = Annotated[tuple[Count, Count], Field(strict=False)]
 Set = Annotated[tuple[Count, Count, Count], Field(strict=False)]
-_Lists = PlainSerializer(lambda rows: [*map(list, rows)])
-Shapes = Annotated[tuple[Shape, ...], Field(strict=False), _Lists]
-Sets = Annotated[tuple[Set, ...], Field(strict=False), _Lists]
+Sets = Annotated[tuple[Set, ...], Field(strict=False), LISTS]
 
 _ROOM = 4
 """Times more ways to fill the pairs than examples: redrawing a repeat then ends at once."""
@@ -75,7 +71,7 @@ class Mqar(Task):
     train_examples: Count = 100_000
     eval_examples: Count = 3_000
     """Examples in each held-out split."""
-    evaluate_at: Shapes = ()
+    evaluate_at: Pairs = ()
     """[length, pairs] of each further evaluation, which is named like "128x8"."""
     train_at: Sets = ()
     """[length, pairs, examples] of each further training set; a batch is from one set."""
