@@ -178,7 +178,15 @@ def _resident() -> int:
 
 
 def _peak(name: str) -> float:
-    """Bytes that two training steps of a layer add to the largest size of a fresh process."""
+    """Bytes that two training steps of a layer take: on a GPU of its memory, else what they add to
+    the largest size of a fresh process."""
+    if torch.get_default_device().type == "cuda":
+        step = training(LAYERS[name](), BATCH, LENGTH)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        step()
+        return torch.cuda.max_memory_allocated() - before
     code = (
         "import re\n"
         "from pathlib import Path\n"
@@ -200,17 +208,21 @@ def main() -> None:
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
     parser.add_argument("--rounds", type=int, default=5, help="turns of each call (5)")
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="bench.json")
+    parser.add_argument("--device", default="cpu", help="of the layers (cpu)")
     options = parser.parse_args()
     unknown = set(options.groups) - set(GROUPS)
     if unknown:
         parser.error(f"unknown groups {sorted(unknown)}: expected some of {list(GROUPS)}")
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; ratios above 1: better")
+    torch.set_default_device(options.device)
+    cpu = f"{torch.get_num_threads()} threads"
+    where = torch.cuda.get_device_name() if "cuda" in options.device else cpu
+    print(f"torch {torch.__version__}, {where}; ratios above 1: better")
     rows = []
     for name in options.groups or GROUPS:
         for found in GROUPS[name](options.rounds):
             print(found, flush=True)
             rows.append(found)
-    options.out.write_text(json.dumps([row.plain() for row in rows], indent=2) + "\n")
+            options.out.write_text(json.dumps([row.plain() for row in rows], indent=2) + "\n")
     draw(rows, options.out.with_suffix(".svg"))
 
 

@@ -79,7 +79,8 @@ def kinds() -> Iterator[tuple[str, Mixer, Mixer]]:
 
 def training(layer: nn.Module, batch: int, length: int, width: int = WIDTH) -> Callable[[], None]:
     """Forward and backward of a layer that returns its output first."""
-    x = torch.randn(batch, length, width, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(1)
+    x = torch.randn(batch, length, width)
 
     def step() -> None:
         layer.zero_grad()
@@ -91,7 +92,8 @@ def training(layer: nn.Module, batch: int, length: int, width: int = WIDTH) -> C
 
 def reading(layer: Mixer, length: int, piece: int = 1024) -> Callable[[], None]:
     """A sequence read in pieces without a gradient."""
-    x = torch.randn(1, length, WIDTH, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(1)
+    x = torch.randn(1, length, WIDTH)
 
     @torch.no_grad()
     def step() -> None:

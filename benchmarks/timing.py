@@ -7,6 +7,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -41,6 +43,8 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[
         for name, call in calls.items():
             began = time.perf_counter()
             call()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             if turn:
                 times[name].append(time.perf_counter() - began)
     return times

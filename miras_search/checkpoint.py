@@ -62,14 +62,14 @@ def save_state(state: ModelState, file: str | Path) -> None:
     _write(tensors, Path(file), {POSITIONS: json.dumps(positions)})
 
 
-def load_state(file: str | Path) -> ModelState:
-    """The state of a model, on the CPU; give it to the model that it was saved from.
+def load_state(file: str | Path, device: str = "cpu") -> ModelState:
+    """The state of a model, on its device; give it to the model that it was saved from.
 
     Raises:
         UserError: the file is not one of `save_state`.
     """
     try:
-        with safe_open(file, "pt") as opened:
+        with safe_open(file, "pt", device=device) as opened:
             positions = json.loads(opened.metadata()[POSITIONS])
             told = [n for layer in positions for n in layer.values()]
             if not told or any(type(n) is not int or n < 0 for n in told):

@@ -74,7 +74,7 @@ def memorize(
 
     Raises:
         ValueError: a shape, name or dtype is wrong, or the variant is not legal; the message says
-            why. Everything has the dtype of q.
+            why. Everything has the dtype and the device of q.
     """
     _check(variant)
     if lowering not in get_args(Lowering):

@@ -1,10 +1,11 @@
-"""One thread for each worker, and no test reaches the network."""
+"""One thread for each worker, no test reaches the network, and `--device` chooses where they run."""
 
 import os
 import socket
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -27,3 +28,30 @@ def _no_network(monkeypatch):
 def _own_cache(tmp_path_factory):
     """What is made once for all trials of a machine is made for these tests alone."""
     os.environ["MIRAS_SEARCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where tensors of the tests are made")
+
+
+class Drawn(TorchFunctionMode):
+    """What is drawn by a generator of the CPU is drawn there, and then moved."""
+
+    def __init__(self, device):
+        self.device = device
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in (torch.rand, torch.randn, torch.randint) and kwargs.get("generator"):
+            return function(*args, **{**kwargs, "device": "cpu"}).to(self.device)
+        return function(*args, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def _device(request):
+    device = torch.device(request.config.getoption("--device"))
+    if device.type == "cpu":
+        yield
+    else:
+        with device, Drawn(device):
+            yield

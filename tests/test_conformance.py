@@ -127,6 +127,14 @@ def test_nothing_is_converted_on_the_way(wrong):
     }
     with pytest.raises(ValueError, match="expected the dtype of q"):
         memorize(variant, x, x, **(given | {wrong: doubled[wrong]}))
+    elsewhere = {
+        "v": x.to("meta"),
+        "gates": {"step": step.to("meta")},
+        "weights": {"W": start.to("meta")},
+        "state": type(state)({n: t.to("meta") for n, t in state.tensors.items()}, state.position),
+    }
+    with pytest.raises(ValueError, match="is on meta: expected the device of q"):
+        memorize(variant, x, x, **(given | {wrong: elsewhere[wrong]}))
 
 
 def test_what_is_no_mapping_or_no_float_is_refused_by_name():

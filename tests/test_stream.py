@@ -42,7 +42,7 @@ def test_a_state_goes_on_after_a_file(variant, tmp_path):
         whole, _ = model(tokens)
         _, state = model(tokens[:, :6])
         save_state(state, tmp_path / "state")
-        rest, _ = model(tokens[:, 6:], load_state(tmp_path / "state"))
+        rest, _ = model(tokens[:, 6:], load_state(tmp_path / "state", str(whole.device)))
     close(rest, whole[:, 6:], f"{variant}: from a file")
 
 

@@ -187,6 +187,8 @@ def prepare(
     for name, tensor in given.items():
         if tensor.dtype != q.dtype:
             raise ValueError(f"{name} is {tensor.dtype}: expected the dtype of q, {q.dtype}")
+        if tensor.device != q.device:
+            raise ValueError(f"{name} is on {tensor.device}: expected the device of q, {q.device}")
     return call
 
 

@@ -105,7 +105,7 @@ def check_layer_precision(layer: Layer, variant: Variant) -> None:
         y = module(x.float())[0]
         assert y.dtype == torch.float32
         close(y.double(), exact, f"{layer} in float32", 2e-3)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             y = module(x.float())[0]
         assert y.isfinite().all()
 
