@@ -1,4 +1,4 @@
-"""One thread for each worker, no test reaches the network, and `--device` chooses where they run."""
+"""One thread for each worker, no network, and tensors on the device that `--device` names."""
 
 import os
 import socket
