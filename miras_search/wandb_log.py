@@ -109,12 +109,21 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
 def summary_run(
     wandb_mode: str, folder: Path, study: str, config: dict[str, Any], rows: list[dict[str, Any]]
 ) -> None:
-    """A run that holds the study's leaderboard as a table."""
-    import wandb
+    """A run that holds the study's leaderboard as a table; what fails here is told and given up."""
+    try:
+        _summarize(wandb_mode, folder, study, config, rows)
+    except Exception as error:
+        logging.getLogger(__name__).warning("wandb: %s", error)
 
+
+def _summarize(
+    wandb_mode: str, folder: Path, study: str, config: dict[str, Any], rows: list[dict[str, Any]]
+) -> None:
     run = _start(wandb_mode, folder, study, "summary", f"{study} leaderboard", config, "summary")
     if run is None:
         return
+    import wandb
+
     columns: list[Any] = list(rows[0]) if rows else []
     table = wandb.Table(columns=columns)
     for row in rows:

@@ -10,7 +10,10 @@ from miras_search.nn.state import nbytes
 from miras_search.record import TrialRecord
 from miras_search.variant import Variant
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.trial,
+]
 
 DELTA = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd"}
 TITANS = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum", "chunk": 16}

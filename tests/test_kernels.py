@@ -1,8 +1,6 @@
 """Calls of the kernels of flash-linear-attention: by loops of what they are documented to compute,
 and on a GPU by the kernels themselves."""
 
-from importlib.util import find_spec
-
 import pytest
 import torch
 
@@ -113,9 +111,26 @@ def test_what_no_kernel_computes_is_left_to_us(axes):
     assert not kernels.usable(call)
 
 
+@pytest.mark.parametrize(
+    ("capability", "triton", "right"),
+    [
+        ((9, 0), "3.3.1", True),
+        ((9, 0), "3.4.0", False),
+        ((9, 0), "3.7.0", False),
+        ((9, 0), "3.7.1", True),
+        ((8, 0), "3.6.0", True),
+    ],
+)
+def test_kernels_are_left_alone_where_triton_compiles_them_wrongly(
+    capability, triton, right, monkeypatch
+):
+    monkeypatch.setattr(kernels, "version", {"triton": triton}.__getitem__)
+    assert kernels._right(capability) == right
+
+
 @pytest.mark.skipif(
-    not torch.cuda.is_available() or find_spec("fla") is None,
-    reason="needs a GPU and flash-linear-attention",
+    not torch.cuda.is_available() or not kernels._installed(),
+    reason="needs a GPU and flash-linear-attention, with a Triton that compiles it rightly",
 )
 @pytest.mark.parametrize(("axes", "kernel"), FIT.values(), ids=FIT)
 def test_the_kernels_themselves(axes, kernel):

@@ -19,7 +19,6 @@ from miras_search.testing import cases
 from miras_search.variant import Variant
 
 T, OUT, IN = 3, 3, 4
-EYE = torch.eye(IN, dtype=torch.float64)
 OPTIMAL, SOLVED = 1e-12, 1e-10
 SPARSITY = 0.8
 EXACT = [Lq(form="exact", q=q) for q in (1.05, 1.3, 1.5, 1.8, 2.0)]
@@ -27,6 +26,10 @@ RANGES = {"step": (0.1, 0.6), "retention": (0.5, 0.95), "ridge": (0.1, 0.9), "da
 SHAPES = {"head": (1, 1), "channel": (OUT, 1), "input": (1, IN)}
 
 lowerings = pytest.mark.parametrize("lowering", ["reference", "chunked"])
+
+
+def eye():
+    return torch.eye(IN, dtype=torch.float64)
 
 
 def steps(test):
@@ -63,7 +66,7 @@ def tokens(retention, step, lowering, algorithm="gd", empty=False):
     def batch(x):
         return x.flatten(1)[None, :, None].expand(IN, T, 1, -1)
 
-    q = EYE[:, None, None].expand(IN, T, 1, IN)
+    q = eye()[:, None, None].expand(IN, T, 1, IN)
     many, weights = {n: batch(g) for n, g in gates.items()}, None if empty else {"W": start[None]}
     y, state = memorize(variant, q, batch(k), batch(v), many, weights, None, lowering)
     memories = [start, *y[:, :, 0].permute(1, 2, 0)]
@@ -129,7 +132,7 @@ def check_minimum(objective, found, start, rows, sparsity):
 
 def newton(objective, start, rows):
     """Damped Newton steps on a smooth, strictly convex problem."""
-    basis = EYE[:, 1:] - EYE[:, :-1] if rows else EYE
+    basis = eye()[:, 1:] - eye()[:, :-1] if rows else eye()
 
     def at(y):
         return start + y.view(OUT, -1) @ basis.T
@@ -308,7 +311,7 @@ def test_newton(lowering, retention, empty):
         x.kept, x.past = kept, list(zip(weights, run[: t + 1], strict=True))
         h = sum(c * torch.outer(y.k, y.k) for c, y in x.past) + x.damping[0].diag()
         g = kept + sum(c * torch.outer(y.v, y.k) for c, y in x.past)
-        read = torch.stack([g @ conjugate_gradient(h, q, 30) for q in EYE], dim=-1)
+        read = torch.stack([g @ conjugate_gradient(h, q, 30) for q in eye()], dim=-1)
         torch.testing.assert_close(x.after, read, rtol=0, atol=1e-11)
 
     def problem(x, _, w):

@@ -84,7 +84,7 @@ def test_generation_is_drawn_from_the_softmax():
     model, prompt = model_of(VARIANT), tokens_of(3)[:1]
     with torch.no_grad():
         chances = (model(prompt)[0][0, -1] / 0.7).softmax(-1)
-    rng = torch.Generator().manual_seed(0)
+    rng = torch.Generator(prompt.device).manual_seed(0)
     drawn, _ = model.generate(
         prompt.expand(4000, -1).contiguous(), 1, temperature=0.7, generator=rng
     )

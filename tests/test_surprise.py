@@ -122,6 +122,7 @@ def test_of_every_layer_of_a_model(macro):
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
+@pytest.mark.trial
 def test_a_trial_tells_how_surprised_its_memories_were(tmp_path):
     """The last point, against the mean over the first validation tokens by the kept model."""
     task = {"kind": "mqar", "length": 40, "pairs": 2, "vocab": 32, "train_examples": 20}

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
+from packaging.version import Version
 
 from miras_search.lower.call import RETAIN, Call, State
 from miras_search.memory.base import ParametricMemory
@@ -100,4 +102,11 @@ def finished(call: Call, y: Tensor, state: Tensor) -> tuple[Tensor, State]:
 
 @cache
 def _installed() -> bool:
-    return find_spec("fla") is not None
+    return find_spec("fla") is not None and _right(torch.cuda.get_device_capability())
+
+
+def _right(capability: tuple[int, int]) -> bool:
+    """Whether Triton compiles the kernels rightly: on Hopper some versions compute wrong gradients
+    of those with gates (issue 640 of flash-linear-attention), which refuse to run there."""
+    triton = Version(version("triton"))
+    return capability[0] != 9 or not Version("3.4") <= triton < Version("3.7.1")
