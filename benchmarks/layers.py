@@ -13,7 +13,7 @@ from miras_search.layer import Lowering
 from miras_search.nn.backbone import Backbone
 from miras_search.nn.mixer import Mixer
 from miras_search.plan import Plan, plan
-from miras_search.recipe import Size
+from miras_search.size import Size
 from miras_search.testing import variant_with
 from miras_search.variant import Variant
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from miras_search.lower.call import State as State
     from miras_search.nn.backbone import Backbone as Backbone
     from miras_search.recipe import Recipe as Recipe
-    from miras_search.recipe import Size as Size
+    from miras_search.size import Size as Size
     from miras_search.space import Space as Space
     from miras_search.variant import Variant as Variant
 
@@ -25,7 +25,7 @@ _PUBLIC = {
     "Backbone": "nn.backbone",
     "MemoryModule": "lit",
     "Recipe": "recipe",
-    "Size": "recipe",
+    "Size": "size",
     "Space": "space",
     "State": "lower.call",
     "UserError": "errors",

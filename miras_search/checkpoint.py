@@ -13,8 +13,8 @@ from miras_search.errors import UserError
 from miras_search.folder import CONFIG, WEIGHTS
 from miras_search.lower.call import State
 from miras_search.nn.backbone import Backbone
-from miras_search.recipe import Size
 from miras_search.record import write_whole
+from miras_search.size import Size
 from miras_search.tasks.base import Readout
 from miras_search.variant import Variant
 from miras_search.yaml_file import Document, dump

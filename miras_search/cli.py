@@ -36,6 +36,9 @@ HELP = {
     "overrides": "key=value that changes a key of either file, such as steps=100 or chunk=64",
 }
 
+SHOWN = 20
+"""Variants, and reasons, that `plan` prints."""
+
 MANY = ("overrides", "size")
 """Arguments of any number."""
 
@@ -161,24 +164,29 @@ def _report(options: Any) -> int:
 
 
 def _plan(options: Any) -> int:
+    from miras_search import reach
     from miras_search.estimate import seconds
     from miras_search.recipe import load_pair
     from miras_search.study import total_trials
 
     space, recipe = load_pair(options.space, options.recipe, options.overrides)
+    endless = reach.uncountable(space, recipe)
     facts = {
-        "feasible": None if space.infinite else space.size,
-        "infinite": space.infinite,
-        "rejected": space.rejections(),
+        "feasible": None if endless else reach.count(space, recipe),
+        "infinite": endless,
+        "rejected": reach.rejections(space, recipe),
         "trials": total_trials(space, recipe),
         "seconds": round(seconds(space, recipe), 1),
     }
     if options.json:
         print(json.dumps(facts, indent=2))
         return 0
-    print(f"{space.name}: {space.infinite or f'{space.size} distinct feasible variants'}")
-    for reason, count in facts["rejected"].items():
+    feasible, rejected = facts["feasible"], [*facts["rejected"].items()]
+    print(f"{space.name}: {endless or f'{feasible} distinct feasible variants'}")
+    for reason, count in rejected[:SHOWN]:
         print(f"  rejected {count:>6}  {reason}")
+    if rest := [count for _, count in rejected[SHOWN:]]:
+        print(f"  rejected {sum(rest):>6}  for {len(rest)} more reasons, which --json lists")
     print(f"{facts['trials']} trials of {recipe.steps} steps, sampler {recipe.sampler}")
     print(f"about {_duration(facts['seconds'])} on this machine, from a few timed steps")
     _print_costs(space, recipe)
@@ -186,31 +194,47 @@ def _plan(options: Any) -> int:
 
 
 def _print_costs(space: Space, recipe: Recipe) -> None:
-    """What variants cost, and how far apart they are."""
+    """What variants cost, and how far apart they are or from what they shall have alike."""
     from rich.console import Console
     from rich.table import Table
 
-    from miras_search.estimate import variants
+    from miras_search import reach
     from miras_search.plan import plan
+    from miras_search.report import text
 
-    task = recipe.task
-    table = Table("variant", "parameters", "state bytes", "FLOPs/token", "lowering")
-    shown = variants(space, 20, recipe.seed)
-    plans = [plan(v, recipe.size, task.vocabulary, task.length, task.readout) for v in shown]
-    for v, p in zip(shown, plans, strict=True):
-        costs = (f"{n:,}" for n in (p.parameters, p.state_bytes, p.flops_per_token))
-        table.add_row(str(v), *costs, p.lowering)
+    task, match = recipe.task, recipe.match
+    shown = reach.sample(space, recipe, SHOWN)
+    sizes = [own.size for _, own in shown]
+    plans = [plan(v, own.size, task.vocabulary, task.length, task.readout) for v, own in shown]
+    columns = {
+        "variant": [str(v) for v, _ in shown],
+        "parameters": [f"{p.parameters:,}" for p in plans],
+        "state bytes": [f"{p.state_bytes:,}" for p in plans],
+        "FLOPs/token": [f"{p.flops_per_token:,}" for p in plans],
+        "lowering": [p.lowering for p in plans],
+    }
+    if match is not None:
+        columns |= {
+            "width": [str(size.width) for size in sizes],
+            "mlp": [f"{size.mlp:g}" for size in sizes],
+            "off": [text.share(match.deviation_of(p)) for p in plans],
+        }
+    table = Table(*columns)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     Console().print(table)
-    sizes = [p.parameters for p in plans]
-    if max(sizes) > 1.01 * min(sizes):
-        spread = max(sizes) / min(sizes) - 1
-        print(f"parameters are not matched: the largest variant has {spread:.0%} more")
+    if match is not None:
+        print(f"every variant has {match}: off is by how much")
+    most, least = (f(p.parameters for p in plans) for f in (max, min))
+    if most > 1.01 * least and (match is None or match.quantity != "params"):
+        told = f"parameters are not matched: the largest variant has {most / least - 1:.0%} more"
+        print(told if match else f"{told}; match.params=N gives all as many")
 
 
 def _show(options: Any) -> int:
     from miras_search.parsing import model
     from miras_search.plan import plan
-    from miras_search.recipe import Size
+    from miras_search.size import Size
     from miras_search.space import Space
     from miras_search.stability import caution
     from miras_search.yaml_file import Override

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import time
-from itertools import islice
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from miras_search import reach
 from miras_search.errors import UserError
 from miras_search.study import total_trials
 
 if TYPE_CHECKING:
-    from miras_search.recipe import Recipe, Size
+    from miras_search.recipe import Recipe
+    from miras_search.size import Size
     from miras_search.space import Space
     from miras_search.variant import Variant
 
@@ -31,16 +31,6 @@ STARTUP = 10.0
 """Seconds until a fresh worker process has imported everything."""
 
 
-def variants(space: Space, count: int, seed: int) -> list[Variant]:
-    """Some distinct variants of a space, drawn at random if there are more."""
-    rng = random.Random(seed)
-    if space.infinite is None:
-        every = [variant.canonical for variant in space.enumerate()]
-        return every if len(every) <= count else rng.sample(every, count)
-    drawn = {v.digest: v.canonical for v in (space.sample(rng) for _ in range(4 * count))}
-    return list(islice(drawn.values(), count))
-
-
 def seconds(space: Space, recipe: Recipe) -> float:
     """The estimated duration of a whole sweep on this machine.
 
@@ -54,7 +44,7 @@ def seconds(space: Space, recipe: Recipe) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     try:
-        each = mean(_trial_seconds(v, recipe) for v in variants(space, SAMPLED, recipe.seed))
+        each = mean(_trial_seconds(*found) for found in reach.sample(space, recipe, SAMPLED))
     finally:
         torch.set_num_threads(before)
     return STARTUP + each * math.ceil(trials / workers)

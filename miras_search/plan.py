@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from miras_search.recipe import Size
+    from miras_search.size import Size
     from miras_search.tasks.base import Readout
     from miras_search.variant import Variant
 

@@ -20,30 +20,22 @@ from pydantic import (
     model_validator,
 )
 
-from miras_search import parsing
+from miras_search import parsing, reach
 from miras_search.errors import InvalidValues, Path, UserError
 from miras_search.macro.base import Macro
+from miras_search.match import solve
 from miras_search.node_parsing import parse_field
 from miras_search.nodes import Choices, Fixed, Range
-from miras_search.space import Space
+from miras_search.size import Match, Size
+from miras_search.space import Rejection, Space
 from miras_search.space_file import KEYS as SPACE_KEYS
 from miras_search.space_file import located
 from miras_search.tasks.base import Task
+from miras_search.variant import Variant
 from miras_search.yaml_file import Document, Override, dump
 
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Size(BaseModel, frozen=True, extra="forbid", strict=True):
-    """The backbone around the memory."""
-
-    width: Annotated[int, Field(ge=4, le=65536)] = 64
-    """Channels of the residual stream."""
-    layers: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Blocks, each a mixer and a SwiGLU."""
-    mlp: Annotated[float, Field(ge=0, le=64)] = 2.0
-    """Hidden width of the SwiGLU in units of `width`; 0 leaves it out."""
 
 
 class _Value(BaseModel):
@@ -52,19 +44,19 @@ class _Value(BaseModel):
     lr: Annotated[float, Field(gt=0, le=10)]
 
 
-class Recipe(BaseModel):
+class Recipe(BaseModel, frozen=True):
     """Task, size, budget and search settings; immutable and hashable."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, ignored_types=(cached_property,)
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, ignored_types=(cached_property,))
 
     name: Annotated[str, Field(min_length=1)] = "recipe"
     """For people; the stem of the file unless given."""
     task: InstanceOf[Task]
     """What is learned and scored."""
     size: Size = Size()
-    """Of the model, the same for every variant."""
+    """Of the model, the same for every variant but for what `match` solves."""
+    match: Match | None = None
+    """What every variant has alike; null is the size alone."""
     steps: Positive = 1000
     """Outer optimiser steps of a full trial."""
     batch: Positive = 32
@@ -171,9 +163,27 @@ class Recipe(BaseModel):
             found = [(("task", *path), text) for path, text in error.found]
             raise InvalidValues(found) from None
 
+    @property
+    def keeps_width(self) -> bool:
+        """Whether every variant has the width of `size`."""
+        return self.match is None or (self.size.mlp > 0 and self.match.quantity != "state")
+
+    def sized(self, variant: Variant) -> Recipe | Rejection:
+        """The recipe of a variant's own trials, at the size that `match` asks for, or why there is
+        none."""
+        if self.match is None:
+            return self
+        size = solve(variant, self)
+        if isinstance(size, Rejection):
+            return size
+        known = {name: getattr(self, name) for name in type(self).model_fields}
+        return Recipe(**known | {"size": size, "match": None})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values with every field spelled out; `from_dict` reads them back."""
         plain = self.model_dump(exclude={"task", "lr"})
+        if self.match is not None:
+            plain["match"] = self.match.model_dump(exclude_none=True)
         spelled = plain | {"task": self.task.to_dict(), "lr": self.lr.plain()}
         return {name: spelled[name] for name in type(self).model_fields}
 
@@ -186,6 +196,8 @@ class Recipe(BaseModel):
         """Twelve hex digits over what decides the result of a trial, not how trials are run."""
         running = {"name", "trials", "sampler", "executor", "address", "workers"}
         running |= {"accelerator", "wandb", "out", "compile", "recompute"}
+        # Without `match` a study has the digest that it had before there was one.
+        running |= {"match"} if self.match is None else set()
         content = {name: value for name, value in self.to_dict().items() if name not in running}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -198,6 +210,8 @@ def _field(name: str, value: Any) -> Any:
             return parse_field(value, (name,), _check_lr)
         case "size" if isinstance(value, Mapping):
             return parsing.model(Size, value, (name,))
+        case "match" if isinstance(value, Mapping):
+            return parsing.model(Match, value, (name,))
     return parsing.field_value(Recipe, name, value, (name,))
 
 
@@ -212,7 +226,8 @@ def load_pair(
 
     Raises:
         UserError: every problem of both files and of the command line, one line each; if there is
-            none, why the width does not suit the space or the task's data cannot be had.
+            none, why the width does not suit the space, the task's data cannot be had or no variant
+            can have what `match` says.
     """
     problems: list[str] = []
     routed: dict[str, list[Override]] = {"space": [], "recipe": []}
@@ -240,6 +255,8 @@ def load_pair(
         try:
             _check_layers(space, recipe)
             recipe.check_data()
+            if not problems:
+                reach.require(space, recipe)
         except InvalidValues as error:
             problems += documents[1].problems(error)
         if not problems:
@@ -273,6 +290,8 @@ def _unshared(
     """What to say of numbers of heads that cannot share the width: at the width where it is
     written, or else at the heads."""
     width, every = recipe.size.width, space.values("heads")
+    if not recipe.keeps_width:
+        return []
     bad = ", ".join(str(heads) for heads in every if width % heads)
     if not bad:
         return []

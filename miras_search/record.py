@@ -47,7 +47,7 @@ class TrialRecord(BaseModel, frozen=True):
     """Peak learning rate."""
     seed: int
     recipe: dict[str, Any]
-    """The recipe as it was run."""
+    """The recipe as it was run, at the size of this trial."""
     state: Ending
     reason: str | None = None
     """Why it did not complete, in one sentence."""

@@ -28,6 +28,8 @@ class Proposal:
 
     variant: Variant
     lr: float
+    recipe: Recipe
+    """At the variant's own size."""
 
     @property
     def key(self) -> tuple[str, float]:
@@ -40,7 +42,10 @@ def draw(space: Space, recipe: Recipe, chooser: Chooser) -> Proposal | Rejection
     point = space.draw(chooser)
     if isinstance(point, Rejection):
         return point
-    return Proposal(point.canonical, float(recipe.lr.draw(LR, chooser)))
+    own = recipe.sized(point.canonical)
+    if isinstance(own, Rejection):
+        return own
+    return Proposal(point.canonical, float(recipe.lr.draw(LR, chooser)), own)
 
 
 def sampler(recipe: Recipe, trial: int) -> optuna.samplers.BaseSampler:

@@ -18,7 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from miras_search import search, wandb_log
+from miras_search import reach, search, wandb_log
 from miras_search.errors import UserError
 from miras_search.folder import WEIGHTS, StudyFolder, ranked
 from miras_search.record import write_whole
@@ -204,7 +204,8 @@ class Study:
     def _untried(self) -> dict[str, Any] | None:
         """The parameters of a point of a finite space that was never given out."""
         if self._grid is None:
-            finite = self.space.infinite is None and self.recipe.lr.count() is not None
+            endless = reach.uncountable(self.space, self.recipe)
+            finite = endless is None and self.recipe.lr.count() is not None
             self._grid = search.grid(self.space, self.recipe) if finite else {}
         return next((p for key, p in self._grid.items() if key not in self._tried), None)
 
@@ -215,7 +216,7 @@ class Study:
             variant=point.variant.to_dict(),
             lr=point.lr,
             seed=self.recipe.seed,
-            recipe=self.recipe.to_dict(),
+            recipe=point.recipe.to_dict(),
             folder=str(self.folder.trial(number).absolute()),
             cwd=str(Path.cwd()),
             study=self.folder.identity["id"],
@@ -276,10 +277,11 @@ def total_trials(space: Space, recipe: Recipe) -> int:
         UserError: all are asked for and there is no end to them.
     """
     rates = recipe.lr.count()
-    if space.infinite is None and rates is not None:
-        points = space.size * rates
+    endless = reach.uncountable(space, recipe)
+    if endless is None and rates is not None:
+        points = reach.count(space, recipe) * rates
         return points if recipe.trials is None else min(recipe.trials, points)
-    why = space.infinite or recipe.lr.continuous(search.LR)
+    why = endless or recipe.lr.continuous(search.LR)
     if recipe.sampler == "grid":
         raise UserError(f"sampler grid needs a finite space: {why}; list values, or use tpe")
     if recipe.trials is None:

@@ -38,7 +38,7 @@ class TrialSpec(BaseModel, frozen=True):
     lr: float
     seed: int
     recipe: dict[str, Any]
-    """As `Recipe.from_dict` reads it."""
+    """As `Recipe.from_dict` reads it, at the size of this trial."""
     folder: str
     """Where record.json and the checkpoint are written."""
     study: str

@@ -14,7 +14,8 @@ from miras_search import identities, registry
 from miras_search.errors import UserError
 from miras_search.identities import IDENTITIES
 from miras_search.nn.backbone import Backbone
-from miras_search.recipe import Recipe, Size
+from miras_search.recipe import Recipe
+from miras_search.size import Size
 from miras_search.space import Space
 from miras_search.variant import Variant
 from miras_search.yaml_file import flow

@@ -12,7 +12,7 @@ from miras_search.identities import IDENTITIES
 from miras_search.layer import memorize
 from miras_search.memory.base import ParametricMemory
 from miras_search.nn.backbone import Backbone
-from miras_search.recipe import Size
+from miras_search.size import Size
 from miras_search.testing import cases_of, close, combinations, make_inputs, variants
 from miras_search.variant import Variant
 

@@ -13,7 +13,7 @@ import torch
 from miras_search import checkpoint
 from miras_search.errors import UserError
 from miras_search.nn.backbone import Backbone
-from miras_search.recipe import Size
+from miras_search.size import Size
 from miras_search.space import Space
 from miras_search.tasks.bytes import Bytes
 from miras_search.tasks.corpus import Corpus

@@ -11,7 +11,8 @@ from miras_search.macro.mag import Mag
 from miras_search.nn.attention import WindowAttention
 from miras_search.nn.backbone import Backbone
 from miras_search.nn.mixer import Mixer
-from miras_search.recipe import Size, load_pair
+from miras_search.recipe import load_pair
+from miras_search.size import Size
 from miras_search.variant import Variant
 
 BASE = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd", "heads": 2}

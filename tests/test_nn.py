@@ -18,7 +18,7 @@ from miras_search.nn.mixer import Mixer
 from miras_search.nn.projection import Projection
 from miras_search.nn.state import nbytes
 from miras_search.plan import plan
-from miras_search.recipe import Size
+from miras_search.size import Size
 from miras_search.testing import cases, close, combinations, pairs, variants
 from miras_search.variant import Variant
 

@@ -12,7 +12,8 @@ from miras_search.folder import CONFIG
 from miras_search.nn.backbone import Backbone
 from miras_search.nn.decoder import LastTokenDecoder, positions
 from miras_search.plan import plan
-from miras_search.recipe import Recipe, Size
+from miras_search.recipe import Recipe
+from miras_search.size import Size
 from miras_search.trial import TrialSpec, run
 from miras_search.variant import Variant
 

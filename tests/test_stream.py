@@ -8,7 +8,7 @@ from miras_search import load_state, save_state
 from miras_search.errors import UserError
 from miras_search.nn.backbone import Backbone
 from miras_search.nn.state import nbytes
-from miras_search.recipe import Size
+from miras_search.size import Size
 from miras_search.testing import cases, close, pairs
 from miras_search.variant import Variant
 

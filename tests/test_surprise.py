@@ -8,7 +8,8 @@ from often import often
 from miras_search import load
 from miras_search.layer import memorize, surprise
 from miras_search.nn.backbone import Backbone
-from miras_search.recipe import Recipe, Size
+from miras_search.recipe import Recipe
+from miras_search.size import Size
 from miras_search.testing import cases, make_inputs, pairs
 from miras_search.trial import TrialSpec, run
 from miras_search.variant import Variant

@@ -16,10 +16,11 @@ from rich.console import Console
 from miras_search import parsing
 from miras_search.errors import InvalidValues
 from miras_search.nn.backbone import Backbone
-from miras_search.recipe import Recipe, Size
+from miras_search.recipe import Recipe
 from miras_search.report import continual
 from miras_search.report.html import write_report
 from miras_search.report.leaderboard import terminal
+from miras_search.size import Size
 from miras_search.tasks.base import IGNORE
 from miras_search.tasks.continual import Continual
 from miras_search.testing import tasks as suite

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from miras_search.layer import Lowering
     from miras_search.macro.base import Layer
     from miras_search.nn.state import LayerState, ModelState
-    from miras_search.recipe import Size
+    from miras_search.size import Size
     from miras_search.tasks.base import Readout
     from miras_search.variant import Variant
 

@@ -13,6 +13,7 @@ from miras_search.report.leaderboard import (
     rows,
     score_on_test,
     shared_choices,
+    sizes_differ,
 )
 
 if TYPE_CHECKING:
@@ -52,16 +53,18 @@ def write_report(folder: StudyFolder) -> Path:
             completed=text.completed(records),
             entries=entries,
             shared=shared_choices(entries),
+            sized=sizes_differ(entries),
             winner=entries[0] if scored else None,
             equations=entries[0].variant.equations() if scored else {},
             caveats=text.caveats(entries, recipe),
+            matched=text.matched(entries, recipe),
             levels=_levels(recipe),
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),
             figures=figures.draw(entries, recipe),
             trials=rows(records, recipe),
             failures=_failures(records),
-            asked=_asked(folder.space, recipe),
+            asked=_asked(folder.space, recipe, text.matched(entries, recipe)),
             space_yaml=folder.space_file.read_text(),
             recipe_yaml=folder.recipe_file.read_text(),
             versions=_distinct(record.versions for record in records),
@@ -119,7 +122,7 @@ def _few(numbers: Sequence[int]) -> str:
     return told + (f" and {len(numbers) - 12} more" if len(numbers) > 12 else "")
 
 
-def _asked(space: Space, recipe: Recipe) -> dict[str, str]:
+def _asked(space: Space, recipe: Recipe, matched: str | None) -> dict[str, str]:
     """What the study set out to do, in a few facts."""
     task, size = recipe.task, recipe.size
     if space.infinite is not None:
@@ -132,6 +135,14 @@ def _asked(space: Space, recipe: Recipe) -> dict[str, str]:
     training += " or ".join(map(str, task.train_lengths)) + " tokens"
     if len(task.train_lengths) == 1:
         training += f": {recipe.steps * recipe.batch * task.length:,} tokens a trial"
+    layers = f"{size.layers} {'layer' if size.layers == 1 else 'layers'}"
+    swiglu = f"SwiGLU of {size.mlp:g} x width" if size.mlp else "no SwiGLU"
+    if matched is None:
+        model = f"width {size.width}, {layers}, {swiglu}"
+    elif recipe.keeps_width:
+        model = f"width {size.width}, {layers}, a SwiGLU as wide as it takes for {matched}"
+    else:
+        model = f"{layers}, as wide as it takes for {matched}"
     return {
         "Space": f"{space.name}: {variants}",
         "Task": f"{task}: {task.__doc__ or ''}".splitlines()[0],
@@ -139,8 +150,7 @@ def _asked(space: Space, recipe: Recipe) -> dict[str, str]:
         f"chosen by {recipe.sampler}, seed {recipe.seed}",
         "Training": training,
         "Learning rate": str(recipe.lr.plain()),
-        "Model": f"width {size.width}, {size.layers} {'layer' if size.layers == 1 else 'layers'}, "
-        + (f"SwiGLU of {size.mlp:g} x width" if size.mlp else "no SwiGLU"),
+        "Model": model,
     }
 
 

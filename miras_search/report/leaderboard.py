@@ -39,6 +39,8 @@ COLUMNS: tuple[str, ...] = (
     "test_score",
     "lr",
     "seed",
+    "width",
+    "mlp",
     "parameters",
     "state_bytes",
     "flops_per_token",
@@ -81,6 +83,11 @@ class Entry:
         """Of all trials together."""
         return sum(record.seconds for record in self.trials)
 
+    @property
+    def size(self) -> dict[str, Any]:
+        """Of the best trial's model, as `Size` has it."""
+        return self.best.recipe["size"]
+
     def label(self, shared: Iterable[str] = ()) -> str:
         """The variant in words, without the side choices in `shared`."""
         defaults = {name: Variant.model_fields[name].get_default() for name in shared}
@@ -122,6 +129,11 @@ def shared_choices(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
+def sizes_differ(entries: Sequence[Entry]) -> bool:
+    """Whether variants have sizes of their own."""
+    return any(entry.size != entries[0].size for entry in entries)
+
+
 def score_on_test(record: TrialRecord) -> float | None:
     """The metric on the test set, which nothing was chosen by."""
     return record.metrics.get(f"test/{record.metric}")
@@ -147,6 +159,8 @@ def _row(rank: int, record: TrialRecord) -> dict[str, Any]:
         **{axis: str(choice) for axis, choice in variant.choices().items()},
         "reason": None if record.score is not None else text.reason(record),
         "test_score": score_on_test(record),
+        "width": record.recipe["size"]["width"],
+        "mlp": record.recipe["size"]["mlp"],
         "seconds": round(record.seconds, 3),
     }
     return {name: known[name] if name in known else getattr(record, name) for name in COLUMNS}
@@ -165,6 +179,8 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     for split in ("validation", "test"):
         if split == "validation" or task.levels(split) != task.levels("validation"):
             lines.append(f"Levels on {split}: {text.levels(task.levels(split))}.")
+    if told := text.matched(entries, recipe):
+        lines.append(f"All variants have {told}.")
     if shared:
         lines.append("All variants: " + ", ".join(f"{k}={v}" for k, v in shared.items()) + ".")
     console.print(Text("\n".join(lines)))
@@ -172,16 +188,18 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("#", justify="right")
         table.add_column("variant", ratio=1, overflow="fold")
-        for name in ("score", "test", "lr", "params", "state", "trials", "time"):
+        own = ("width", "mlp") if sizes_differ(entries) else ()
+        for name in ("score", "test", "lr", *own, "params", "state", "trials", "time"):
             table.add_column(name, justify="right", no_wrap=True)
         for i, entry in enumerate(entries[:SHOWN], start=1):
             best = entry.best
             cells = [
                 str(i) if best.score is not None else text.NONE,
-                text.wrapped(entry.label(shared), max(20, console.width - 62)),
+                text.wrapped(entry.label(shared), max(20, console.width - 62 - 7 * len(own))),
                 text.score(best.score),
                 text.score(score_on_test(best)),
                 text.rate(best.lr) if best.score is not None else text.NONE,
+                *(f"{entry.size[name]:.4g}" for name in own),
                 text.short_count(best.parameters),
                 text.memory(best.state_bytes),
                 str(len(entry.trials)),

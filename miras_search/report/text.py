@@ -52,6 +52,11 @@ def memory(value: int | None) -> str:
     return NONE if value is None else f"{value} B"
 
 
+def share(value: float | None) -> str:
+    """A signed deviation in percent."""
+    return NONE if value is None else f"{value:+.2%}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     whole = round(seconds)
@@ -118,6 +123,16 @@ def reason(record: TrialRecord) -> str:
     return printable(record.reason or "no reason was recorded")
 
 
+def matched(entries: Sequence[Entry], recipe: Recipe) -> str | None:
+    """What every variant was given alike, and how far from it the trials are."""
+    if recipe.match is None:
+        return None
+    found = [recipe.match.deviation_of(trial) for entry in entries for trial in entry.trials]
+    known = [deviation for deviation in found if deviation is not None]
+    told = f"{recipe.match}"
+    return f"{told}; the largest deviation is {share(max(known, key=abs))}" if known else told
+
+
 def caveats(entries: Sequence[Entry], recipe: Recipe) -> list[str]:
     """What the ranking does not show, one sentence or two each."""
     done = [entry for entry in entries if entry.best.score is not None]
@@ -149,7 +164,8 @@ def caveats(entries: Sequence[Entry], recipe: Recipe) -> list[str]:
         + (uneven if min(tried) < max(tried) else "")
     )
     sizes = [entry.best.parameters for entry in done if entry.best.parameters]
-    if sizes and max(sizes) >= 1.01 * min(sizes):
+    alike = recipe.match is not None and recipe.match.quantity == "params"
+    if sizes and max(sizes) >= 1.01 * min(sizes) and not alike:
         told.append(
             f"Parameters are not matched: the largest model has {max(sizes) / min(sizes):.2f} "
             "times those of the smallest."
