@@ -66,15 +66,16 @@ def require(space: Space, recipe: Recipe) -> None:
     if match is None:
         return
     for variant in _looked_at(space, recipe):
-        seen.append((fits(variant, recipe)[0], variant))
-        if abs(seen[-1][0].deviation) <= match.tolerance:
+        found = fits(variant, recipe)
+        if abs(found[0].deviation) <= match.tolerance:
             return
+        seen += [(fit, variant) for fit in found]
     nearest, variant = min(seen, key=lambda pair: abs(pair[0].deviation))
     told = f"no variant can have {match}: nearest is {nearest}, of {variant}"
     if all(fit.deviation > 0 for fit, _ in seen):
         free = "width or layers" if recipe.keeps_width else "layers"
         told = (
-            f"{match} are fewer than width {nearest.size.width} and {recipe.size.layers} layers "
+            f"{match} are fewer than width {nearest.size.width} and layers {recipe.size.layers} "
             f"have in any variant: the fewest are {nearest}, of {variant}; expected more, or a "
             f"smaller size with less {free}"
         )

@@ -15,7 +15,7 @@ from miras_search.errors import UserError
 from miras_search.identities import IDENTITIES
 from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Recipe
-from miras_search.size import Size
+from miras_search.size import Match, Size
 from miras_search.space import Space
 from miras_search.variant import Variant
 from miras_search.yaml_file import flow
@@ -114,6 +114,7 @@ def test_documented_kinds_have_these_fields(group):
         ("Side fields", Variant, {*registry.CHOICES}),
         ("Recipe keys", Recipe, {"name", "task", "size", "lr"}),
         ("Size of the backbone", Size, set()),
+        ("A fair comparison", Match, set()),
     ],
 )
 def test_documented_keys_are_all_keys(heading, cls, elsewhere):

@@ -77,6 +77,7 @@ def test_digest_covers_what_decides_a_result():
         assert Recipe.from_dict({"task": "mqar"} | running).digest == base.digest
     changed = {
         "size": {"width": 128},
+        "match": {"params": 1000},
         "steps": 3,
         "batch": 3,
         "lr": 0.1,
