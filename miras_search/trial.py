@@ -27,6 +27,10 @@ PACKAGES = ("miras-search", "torch", "lightning", "numpy")
 """What may change a trial's numbers."""
 
 
+class Pruned(Exception):
+    """Raised in a trial by who listens to its points: why it shall stop."""
+
+
 class TrialSpec(BaseModel, frozen=True):
     """All that decides a trial, as plain values that travel to any process."""
 
@@ -54,8 +58,9 @@ class TrialSpec(BaseModel, frozen=True):
 def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None) -> TrialRecord:
     """Train and judge one variant, and write its record; whatever happens, a record returns.
 
-    A trial that diverges, runs out of memory or raises is recorded with its reason.
-    KeyboardInterrupt is passed on: an interrupted trial has no record.
+    Whoever is told a point may raise `Pruned`: the training ends there. A trial that diverges, runs
+    out of memory or raises is recorded with its reason. KeyboardInterrupt is passed on: an
+    interrupted trial has no record.
     """
     import torch
 
@@ -72,6 +77,8 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
     reason = None
     try:
         found |= _train(spec, keep)
+    except Pruned as error:
+        state, reason = "pruned", str(error)
     except Diverged as error:
         state, reason = "diverged", str(error)
     except Exception as error:
