@@ -31,6 +31,7 @@ HELP = {
     "variant": "YAML file of one variant, such as best.yaml of a study, or the name of a "
     "published one, such as yaad",
     "study": "folder of a study",
+    "trial": "number of a trial",
     "size": "key=value of the model, such as width=128, layers=4, mlp=0",
     "what": "axes (the default), tasks or published",
     "overrides": "key=value that changes a key of either file, such as steps=100 or chunk=64",
@@ -44,7 +45,8 @@ MANY = ("overrides", "size")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command: 0 is done, 1 no trial completed, 2 bad input, 130 stopped by Ctrl-C."""
+    """Run a command: 0 is done, 1 no trial completed or a replay differs, 2 bad input, 130 stopped
+    by Ctrl-C."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     # Flags first: argparse takes none between a positional argument and a list of them.
     flags = [word for word in words if word.startswith("-")]
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     command(_train, "train one variant", "variant", "recipe", "overrides")
     command(_report, "write the leaderboard and the report of a study again", "study")
     command(_resume, "go on with a study", "study", "overrides")
+    command(_replay, "train a trial of a study again and compare", "study", "trial")
     return parser
 
 
@@ -161,6 +164,18 @@ def _report(options: Any) -> int:
     terminal(records, recipe, Console())
     print(write_report(folder))
     return 0
+
+
+def _replay(options: Any) -> int:
+    from rich.console import Console
+
+    from miras_search.folder import StudyFolder
+    from miras_search.replay import replay
+
+    if not options.trial.isdecimal():
+        raise UserError(f"trial: expected a number, got '{options.trial}'")
+    folder = StudyFolder.existing(options.study)
+    return 0 if replay(folder, int(options.trial), Console(highlight=False)) else 1
 
 
 def _plan(options: Any) -> int:

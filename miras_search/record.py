@@ -71,6 +71,8 @@ class TrialRecord(BaseModel, frozen=True):
     started: str = ""
     """UTC, ISO 8601."""
     device: str = ""
+    threads: int | None = None
+    """CPU threads of torch, which may decide the last digit."""
     versions: dict[str, str] = {}
     """Python and the packages that computed it."""
 

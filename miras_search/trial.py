@@ -107,19 +107,21 @@ def outcome(spec: TrialSpec, state: Ending, reason: str | None, **found: Any) ->
         state=state,
         reason=reason,
         metric=Recipe.from_dict(spec.recipe).task.metric,
-        versions=_versions(),
+        versions=versions(),
         **found,
     )
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that may change a trial's numbers."""
     return {"python": platform.python_version()} | {p: version(p) for p in PACKAGES}
 
 
 def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]:
     """Fit, evaluate on every held-out set, save; what the record says of a complete trial."""
     import lightning.pytorch as pl
+    import torch
 
     from miras_search import checkpoint, wandb_log
     from miras_search.lit import Diverged, MemoryModule, TaskData
@@ -194,4 +196,5 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         "tokens": module.tokens,
         "compile_seconds": compiled.seconds() - compiling,
         "device": str(module.device),
+        "threads": torch.get_num_threads(),
     }
