@@ -49,12 +49,13 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path, executo
     files = write(tmp_path)
     how = [f"trials={TRIALS}", "lr={log_uniform: [1e-4, 1e-1]}", "sampler=random", "workers=2"]
     how += [f"executor={executor}"]
+    began = time.monotonic()
     alone = run("sweep", *files, f"out={tmp_path / 'alone'}", *how)
+    longest = time.monotonic() - began
     assert alone.returncode == 0, alone.stderr
     expected = results(tmp_path / "alone")
     rng = random.Random(0)
     kills = studies = amid = 0
-    longest = 20.0
     while kills < KILLS:
         out = tmp_path / str(studies)
         arguments = ["sweep", *files, f"out={out}", *how]
@@ -75,5 +76,5 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path, executo
         assert before.items() <= records(out).items()
         assert results(out) == expected
         studies += 1
-    # Most kills came where something had been done and something was left.
-    assert amid >= KILLS // 4
+    # Many kills came where something had just been done and something was left.
+    assert amid >= KILLS // 5
