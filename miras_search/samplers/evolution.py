@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from miras_search.samplers.base import Move, Sampler, Tried
 
-POPULATION = 30
+POPULATION = 16
 """Trials that are alive: the last ones that finished. The first are random."""
-TOURNAMENT = 10
+TOURNAMENT = 5
 """Of them, drawn at random; the best is the parent."""
 
 

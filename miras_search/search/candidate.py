@@ -41,6 +41,11 @@ class Candidate:
     digest: str = ""
     """Of the variant."""
 
+    @property
+    def key(self) -> tuple[str, float]:
+        """What tells it from others: digest and learning rate."""
+        return (self.digest, self.lr)
+
 
 @dataclass(frozen=True)
 class Draw:

@@ -47,14 +47,16 @@ class Pool:
         self.numbers = {candidate: i for i, candidate in enumerate(self.candidates)}
 
     @classmethod
-    def of(cls, space: Space, recipe: Recipe, keep: Collection[Candidate] | None = None) -> Pool:
-        """The points where both variants and rates can be counted, or those of them in `keep`."""
+    def of(
+        cls, space: Space, recipe: Recipe, keep: Collection[tuple[str, float]] = ()
+    ) -> Pool:
+        """The points where variants and rates can be counted, or those of them with a key in `keep`."""
         forms: dict[Candidate, list[tuple[int, ...]]] = {}
         codes: list[dict[Any, int]] = [{} for _ in (*Variant.model_fields, "lr")]
         questions: dict[str, Question] = {}
         for drawn in every(space, recipe):
             candidate = drawn.candidate
-            if candidate is None or (keep is not None and candidate not in keep):
+            if candidate is None or (keep and candidate.key not in keep):
                 continue
             form = tuple(c.setdefault(v, len(c)) for c, v in zip(codes, _form(drawn), strict=True))
             forms.setdefault(candidate, []).append(form)
