@@ -174,6 +174,9 @@ def test_random_search_finds_the_best_as_often_as_drawing_without_replacement() 
         assert abs(line.found[k - 1] - exact) < 4.9 * error
     assert line.found[-1] == 1
     assert line.regret[-1] == 0
+    needed = next(k for k in range(1, 321) if line.found[k - 1] >= 0.95 * 0.5)
+    assert line.needed(0.5) == needed
+    assert line.needed(2.0) is None
 
 
 @pytest.mark.parametrize("name", LEARNING)

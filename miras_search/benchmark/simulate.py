@@ -109,6 +109,7 @@ def _print(
     from rich.table import Table as Shown
 
     at = early(outcomes) - 1
+    ceiling = float(curves[YARDSTICK]["trials"].found[-1])
     shown = Shown(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     shown.add_column("sampler")
     for name in (f"found at {EARLY:.0%}", "rank", "regret", "at the end", f"trials to {SURE:.0%}"):
@@ -120,7 +121,8 @@ def _print(
         cells = [f"{line.found[at]:.1%}", f"{line.rank[at]:.1f}", f"{line.regret[at]:.4f}"]
         cells.append(f"{line.found[-1]:.1%} of {len(line.cost)}")
         for unit, told in (("trials", "{:.0f}".format), ("seconds", text.duration)):
-            cost, yardstick = own[unit].needed(), curves[YARDSTICK][unit].needed()
+            cost = own[unit].needed(ceiling)
+            yardstick = curves[YARDSTICK][unit].needed(ceiling)
             cells.append(text.NONE if cost is None else told(cost))
             known = cost is not None and yardstick is not None
             cells.append(f"{cost / yardstick:.1%}" if known else text.NONE)  # pyright: ignore
@@ -129,7 +131,8 @@ def _print(
     console.print(shown)
     console.print(
         f"found: share of searches whose incumbent is in the best {TOP:.0%}. rank: variants better "
-        "than it. regret: what its mean over seeds lacks. All judged by means over seeds.",
+        f"than it. regret: what its mean over seeds lacks. {SURE:.0%}: of the {ceiling:.1%} that "
+        "find one by trying every point. All judged by means over seeds.",
         highlight=False,
     )
     _print_improvement(outcomes, found, console)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 TOP = 0.01
 """Share of the variants that count as the best, at least one of them."""
 SURE = 0.95
-"""Share of the searches that have to find one."""
+"""Share of the searches that have to find one, of those that find one by trying every point: with
+the luck of a seed the point that looks best need not be one of the best."""
 EARLY = 0.05
 """Share of the points after which samplers are compared with each other."""
 UNITS = ("trials", "seconds", "steps")
@@ -36,9 +37,9 @@ class Curve:
     rank: np.ndarray
     """How many variants are better than the incumbent."""
 
-    def needed(self) -> float | None:
-        """The cost at which `SURE` of the searches have found one of the best."""
-        sure = self.found >= SURE
+    def needed(self, ceiling: float) -> float | None:
+        """The least cost at which `SURE` of the share `ceiling` has found one of the best."""
+        sure = self.found >= SURE * ceiling
         return float(self.cost[sure.argmax()]) if sure.any() else None
 
 
