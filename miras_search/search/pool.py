@@ -47,9 +47,7 @@ class Pool:
         self.numbers = {candidate: i for i, candidate in enumerate(self.candidates)}
 
     @classmethod
-    def of(
-        cls, space: Space, recipe: Recipe, keep: Collection[tuple[str, float]] = ()
-    ) -> Pool:
+    def of(cls, space: Space, recipe: Recipe, keep: Collection[tuple[str, float]] = ()) -> Pool:
         """The points where variants and rates can be counted, or those of them with a key in `keep`."""
         forms: dict[Candidate, list[tuple[int, ...]]] = {}
         codes: list[dict[Any, int]] = [{} for _ in (*Variant.model_fields, "lr")]
