@@ -48,7 +48,7 @@ class Pool:
 
     @classmethod
     def of(cls, space: Space, recipe: Recipe, keep: Collection[tuple[str, float]] = ()) -> Pool:
-        """The points where variants and rates can be counted, or those of them with a key in `keep`."""
+        """The points, where they can be counted, or those of them with a key in `keep`."""
         forms: dict[Candidate, list[tuple[int, ...]]] = {}
         codes: list[dict[Any, int]] = [{} for _ in (*Variant.model_fields, "lr")]
         questions: dict[str, Question] = {}
