@@ -171,12 +171,13 @@ def test_random_search_finds_the_best_as_often_as_drawing_without_replacement() 
     for k in (16, 80, 160, 240):
         exact = 1 - math.comb(317, k) / math.comb(320, k)
         error = math.sqrt(exact * (1 - exact) / searches)
-        assert abs(line.found[k - 1] - exact) < 4.9 * error
-    assert line.found[-1] == 1
+        assert abs(line.tried[k - 1] - exact) < 4.9 * error
+    assert (line.declared == line.tried).all()
+    assert line.tried[-1] == 1
     assert line.regret[-1] == 0
-    needed = next(k for k in range(1, 321) if line.found[k - 1] >= 0.95 * 0.5)
-    assert line.needed(0.5) == needed
-    assert line.needed(2.0) is None
+    needed = next(k for k in range(1, 321) if line.tried[k - 1] >= 0.5)
+    assert line.needed("tried", 0.5) == needed
+    assert line.needed("declared", 1.1) is None
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -222,7 +223,7 @@ def test_structure_is_learned(name: str) -> None:
     for seed in range(5):
         found = outcomes(pool(), additive(pool(), np.random.default_rng(seed), noise=0.1))
         ours, random = (
-            verdict.curve(found, replay(found, n, 100, 64, 0), "trials").found[-1]
+            verdict.curve(found, replay(found, n, 100, 64, 0), "trials").tried[-1]
             for n in (name, "random")
         )
         error = math.sqrt((ours * (1 - ours) + random * (1 - random)) / 100)
@@ -286,7 +287,7 @@ def test_the_command_line_replays_a_table(tmp_path: Path) -> None:
     for name in ("random", "local", "tpe"):
         assert name in done.stdout
     lines = (tmp_path / "out" / "curves.csv").read_text().splitlines()
-    assert lines[0] == "sampler,unit,cost,found,regret,rank"
+    assert lines[0] == "sampler,unit,cost,tried,declared,regret,rank"
     assert len([line for line in lines if line.startswith("local,trials,")]) == 32
     drawn = (tmp_path / "out" / "curves.svg").read_bytes()
     assert b"<svg" in drawn

@@ -99,6 +99,8 @@ class Replays:
     """Searches by one sampler. All arrays are [replays, trials], after each trial of each."""
 
     sampler: str
+    tried: np.ndarray
+    """The point of each trial."""
     incumbent: np.ndarray
     """The point that the search would declare best."""
     trials: np.ndarray
@@ -125,6 +127,7 @@ def replay(outcomes: Outcomes, sampler: str, replays: int, trials: int, seed: in
     score = outcomes.score[rows]
     return Replays(
         sampler,
+        points,
         np.take_along_axis(points, _leaders(score), axis=1),
         np.broadcast_to(np.arange(1, trials + 1), rows.shape),
         outcomes.seconds[rows].cumsum(1),

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 TOP = 0.01
 """Share of the variants that count as the best, at least one of them."""
 SURE = 0.95
-"""Share of the searches that have to find one, of those that find one by trying every point: with
-the luck of a seed the point that looks best need not be one of the best."""
+"""Share of the searches that have to find one."""
 EARLY = 0.05
 """Share of the points after which samplers are compared with each other."""
 UNITS = ("trials", "seconds", "steps")
@@ -30,16 +29,20 @@ class Curve:
     """What the average search has after a cost."""
 
     cost: np.ndarray
-    found: np.ndarray
-    """Share of the searches whose incumbent is one of the best variants."""
+    tried: np.ndarray
+    """Share of the searches that have trained one of the best variants: trained again with other
+    seeds, it would be told from the rest."""
+    declared: np.ndarray
+    """Share of the searches whose incumbent is one of the best: by one trial of each, what looks
+    best need not be."""
     regret: np.ndarray
     """How much better than the incumbent the best point is, by their means over seeds."""
     rank: np.ndarray
     """How many variants are better than the incumbent."""
 
-    def needed(self, ceiling: float) -> float | None:
-        """The least cost at which `SURE` of the share `ceiling` has found one of the best."""
-        sure = self.found >= SURE * ceiling
+    def needed(self, found: str, share: float) -> float | None:
+        """The least cost at which `share` of the searches have "tried" or "declared" one."""
+        sure = getattr(self, found) >= share
         return float(self.cost[sure.argmax()]) if sure.any() else None
 
 
@@ -55,16 +58,18 @@ def curve(outcomes: Outcomes, replays: Replays, unit: str) -> Curve:
     cost = spent[0] if unit == "trials" else np.linspace(end / PLACES, end, PLACES)
     # What has finished by then; before the first trial there is none.
     done = np.stack([np.searchsorted(own, cost, side="right") for own in spent])
-    point = np.take_along_axis(replays.incumbent, np.maximum(done - 1, 0), axis=1)
+    last = np.maximum(done - 1, 0)
     nothing = done == 0
-    worst = outcomes.worth.argmin()
-    point[nothing] = worst
-    rank = outcomes.rank[point]
+    top = outcomes.rank < best(outcomes)
+    met = np.take_along_axis(np.logical_or.accumulate(top[replays.tried], axis=1), last, axis=1)
+    point = np.take_along_axis(replays.incumbent, last, axis=1)
+    point[nothing] = outcomes.worth.argmin()
     return Curve(
         cost,
-        (rank < best(outcomes)).mean(0),
+        (met & ~nothing).mean(0),
+        top[point].mean(0),
         (outcomes.worth.max() - outcomes.worth[point]).mean(0),
-        rank.mean(0),
+        outcomes.rank[point].mean(0),
     )
 
 

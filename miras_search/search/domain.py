@@ -45,6 +45,11 @@ class Domain(Protocol[P]):
         """A random one of those that differ in a single axis; None if `origin` has no more."""
         ...
 
+    def options(self, origin: P, tried: Collection[P], rng: random.Random) -> list[P]:
+        """What a model weighs: all that can be tried or, of too many, points near `origin` and
+        random ones."""
+        ...
+
     def snap(self, chooser: Chooser, tried: Collection[P], rng: random.Random) -> P | None:
         """What a chooser's answers lead to or, if that cannot be tried, the nearest that can."""
         ...

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 20
 """How many neighbours a point has at most: a range has no end of them."""
+OPTIONS = 64
+"""How many points are weighed against each other: each has to be drawn."""
 
 
 class Endless:
@@ -63,6 +65,13 @@ class Endless:
         if sum(_apart(origin.answers, other.answers) == 1 for other in tried) >= NEIGHBOURS:
             return None
         return self._changed(origin.answers, tried, rng)
+
+    def options(
+        self, origin: Candidate, tried: Collection[Candidate], rng: random.Random
+    ) -> list[Candidate]:
+        drawn = [self.near(origin, tried, rng) for _ in range(OPTIONS // 2)]
+        drawn += [self.random(tried, rng) for _ in range(OPTIONS // 2)]
+        return list(dict.fromkeys(point for point in drawn if point is not None))
 
     def snap(
         self, chooser: Chooser, tried: Collection[Candidate], rng: random.Random

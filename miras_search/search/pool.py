@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from miras_search.search.candidate import Question
     from miras_search.space import Space
 
+OPTIONS = 2000
+"""How many points are weighed against each other at most."""
+
 
 @dataclass
 class Pool:
@@ -96,6 +99,15 @@ class Pool:
 
     def neighbour(self, origin: int, tried: Collection[int], rng: random.Random) -> int | None:
         return _any(self.untried(tried) & (self.distances(self.forms_of(origin)) == 1), rng)
+
+    def options(self, origin: int, tried: Collection[int], rng: random.Random) -> list[int]:
+        free = self.untried(tried).nonzero()[0]
+        if len(free) > OPTIONS:
+            distances = self.distances(self.forms_of(origin))[free]
+            free = free[np.argsort(distances, kind="stable")]
+            near, far = np.split(free, [OPTIONS // 2])
+            free = np.concatenate([near, rng.sample(far.tolist(), OPTIONS // 2)])
+        return free.tolist()
 
     def snap(self, chooser: Chooser, tried: Collection[int], rng: random.Random) -> int | None:
         drawn = draw(self.space, self.recipe, chooser)
