@@ -33,7 +33,8 @@ HELP = {
     "study": "folder of a study",
     "studies": "folders of finished studies of one space, such as one a seed, and out=FILE.parquet",
     "table": "Parquet file of trials, or the name of a shipped one",
-    "settings": "key=value: samplers=[random, tpe], replays=1000, budget=0.25, seed=0, out=FOLDER",
+    "settings": "key=value: methods=[tpe, gp/halving], replays=1000, budget=0.25, out=FOLDER",
+    "trial": "number of a trial",
     "size": "key=value of the model, such as width=128, layers=4, mlp=0",
     "what": "axes (the default), tasks or published",
     "overrides": "key=value that changes a key of either file, such as steps=100 or chunk=64",
@@ -47,7 +48,8 @@ MANY = ("overrides", "size", "settings", "studies")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command: 0 is done, 1 no trial completed, 2 bad input, 130 stopped by Ctrl-C."""
+    """Run a command: 0 is done, 1 no trial completed or a replay differs, 2 bad input, 130 stopped
+    by Ctrl-C."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     # Flags first: argparse takes none between a positional argument and a list of them.
     flags = [word for word in words if word.startswith("-")]
@@ -113,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     command(_train, "train one variant", "variant", "recipe", "overrides")
     command(_report, "write the leaderboard and the report of a study again", "study")
     command(_resume, "go on with a study", "study", "overrides")
+    command(_replay, "train a trial of a study again and compare", "study", "trial")
     command(_table, "write the trials of finished studies as one table", "studies")
     command(_simulate, "replay samplers against a table of trials", "table", "settings")
     return parser
@@ -167,6 +170,18 @@ def _report(options: Any) -> int:
     terminal(records, recipe, Console())
     print(write_report(folder))
     return 0
+
+
+def _replay(options: Any) -> int:
+    from rich.console import Console
+
+    from miras_search.folder import StudyFolder
+    from miras_search.replay import replay
+
+    if not options.trial.isdecimal():
+        raise UserError(f"trial: expected a number, got '{options.trial}'")
+    folder = StudyFolder.existing(options.study)
+    return 0 if replay(folder, int(options.trial), Console(highlight=False)) else 1
 
 
 def _table(options: Any) -> int:

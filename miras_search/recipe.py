@@ -79,6 +79,8 @@ class Recipe(BaseModel, frozen=True):
     """How many trials; null is every point of a finite grid."""
     sampler: str = "tpe"
     """Who picks the next point: one of `samplers.names()`."""
+    pruner: Literal["none", "median", "halving", "hyperband"] = "none"
+    """Who stops trials early, at evaluations that have shown to foretell the end."""
     executor: Literal["local", "ray"] = "local"
     """Worker processes of this machine, or Ray Tune."""
     address: str | None = None
@@ -202,7 +204,7 @@ class Recipe(BaseModel, frozen=True):
     @cached_property
     def digest(self) -> str:
         """Twelve hex digits over what decides the result of a trial, not how trials are run."""
-        running = {"name", "trials", "sampler", "executor", "address", "workers"}
+        running = {"name", "trials", "sampler", "pruner", "executor", "address", "workers"}
         running |= {"accelerator", "wandb", "out", "compile", "recompute"}
         # Without `match` a study has the digest that it had before there was one.
         running |= {"match"} if self.match is None else set()

@@ -12,8 +12,8 @@ from miras_search.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
-Ending = Literal["complete", "diverged", "out of memory", "failed"]
-"""How a trial ended; only complete ones have a score."""
+Ending = Literal["complete", "pruned", "diverged", "out of memory", "failed"]
+"""How a trial ended; only complete ones have a score. The curve of a pruned one is kept."""
 
 
 class Point(BaseModel, frozen=True):
@@ -71,6 +71,8 @@ class TrialRecord(BaseModel, frozen=True):
     started: str = ""
     """UTC, ISO 8601."""
     device: str = ""
+    threads: int | None = None
+    """CPU threads of torch, which may decide the last digit."""
     versions: dict[str, str] = {}
     """Python and the packages that computed it."""
 

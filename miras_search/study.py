@@ -19,7 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from miras_search import reach, samplers, wandb_log
+from miras_search import pruning, reach, samplers, wandb_log
 from miras_search.errors import UserError
 from miras_search.folder import WEIGHTS, StudyFolder, ranked
 from miras_search.record import write_whole
@@ -32,10 +32,10 @@ from miras_search.variant import Variant
 from miras_search.yaml_file import dump
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from miras_search.recipe import Recipe
-    from miras_search.record import TrialRecord
+    from miras_search.record import Point, TrialRecord
     from miras_search.samplers.base import Sampler
     from miras_search.search.candidate import Candidate
     from miras_search.space import Space
@@ -115,6 +115,7 @@ class Study:
                 study_name=self.folder.identity["name"],
                 direction=self.recipe.task.direction,
                 load_if_exists=True,
+                pruner=pruning.pruner(self.recipe),
             )
             self._resume()
         except BaseException as error:
@@ -153,13 +154,25 @@ class Study:
         return self._give_out(trial, point)
 
     @_uninterrupted()
+    def hear(self, number: int, point: Point) -> str | None:
+        """Take an evaluation of a running trial; why the trial shall stop there, if it shall."""
+        trial = self._live[number]
+        _report(trial, [point])
+        if point.step >= self.recipe.steps or not trial.should_prune():
+            return None
+        return (
+            f"at step {point.step} of {self.recipe.steps}: its score was not among the best there"
+        )
+
+    @_uninterrupted()
     def tell(self, record: TrialRecord) -> None:
         """Take the result of a trial, and bring the files people read up to date."""
         trial = self._live.pop(record.number)
         if not self._told(trial):
-            for point in record.curve:
-                trial.report(point.score, point.step)
-            if record.score is None:
+            _report(trial, record.curve)
+            if record.state == "pruned":
+                self._optuna.tell(trial, state=TrialState.PRUNED)
+            elif record.score is None:
                 trial.set_user_attr("reason", f"{record.state}: {record.reason}")
                 self._optuna.tell(trial, state=TrialState.FAIL)
             else:
@@ -240,6 +253,14 @@ class Study:
                 self._live[spec.number] = trial
                 self.tell(record)
         self.publish()
+
+
+def _report(trial: optuna.Trial, curve: Iterable[Point]) -> None:
+    """Tell Optuna of evaluations that it does not know; a trial that runs again repeats some."""
+    known = trial.storage.get_trial(trial._trial_id).intermediate_values
+    for point in curve:
+        if point.step not in known:
+            trial.report(point.score, point.step)
 
 
 def study_name(space: Space, recipe: Recipe) -> str:

@@ -27,6 +27,10 @@ PACKAGES = ("miras-search", "torch", "lightning", "numpy")
 """What may change a trial's numbers."""
 
 
+class Pruned(Exception):
+    """Raised in a trial by who listens to its points: why it shall stop."""
+
+
 class TrialSpec(BaseModel, frozen=True):
     """All that decides a trial, as plain values that travel to any process."""
 
@@ -54,8 +58,9 @@ class TrialSpec(BaseModel, frozen=True):
 def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None) -> TrialRecord:
     """Train and judge one variant, and write its record; whatever happens, a record returns.
 
-    A trial that diverges, runs out of memory or raises is recorded with its reason.
-    KeyboardInterrupt is passed on: an interrupted trial has no record.
+    Whoever is told a point may raise `Pruned`: the training ends there. A trial that diverges, runs
+    out of memory or raises is recorded with its reason. KeyboardInterrupt is passed on: an
+    interrupted trial has no record.
     """
     import torch
 
@@ -72,6 +77,8 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
     reason = None
     try:
         found |= _train(spec, keep)
+    except Pruned as error:
+        state, reason = "pruned", str(error)
     except Diverged as error:
         state, reason = "diverged", str(error)
     except Exception as error:
@@ -100,19 +107,21 @@ def outcome(spec: TrialSpec, state: Ending, reason: str | None, **found: Any) ->
         state=state,
         reason=reason,
         metric=Recipe.from_dict(spec.recipe).task.metric,
-        versions=_versions(),
+        versions=versions(),
         **found,
     )
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that may change a trial's numbers."""
     return {"python": platform.python_version()} | {p: version(p) for p in PACKAGES}
 
 
 def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]:
     """Fit, evaluate on every held-out set, save; what the record says of a complete trial."""
     import lightning.pytorch as pl
+    import torch
 
     from miras_search import checkpoint, wandb_log
     from miras_search.lit import Diverged, MemoryModule, TaskData
@@ -187,4 +196,5 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         "tokens": module.tokens,
         "compile_seconds": compiled.seconds() - compiling,
         "device": str(module.device),
+        "threads": torch.get_num_threads(),
     }

@@ -33,12 +33,20 @@ def pool(space: dict = SPACE, **recipe: object) -> Pool:
 
 
 def outcomes(made: Pool, scores: np.ndarray) -> Outcomes:
-    """Of scores [points, seeds], higher is better, -inf where a trial failed."""
+    """Of scores [points, seeds], higher is better, -inf where a trial failed.
+
+    Curves are straight lines from 0 to the score.
+    """
     points, seeds = scores.shape
     assert points == len(made) == len({c.digest for c in made.candidates})
     finite = np.maximum(scores, scores[np.isfinite(scores)].min())
     worth = finite.mean(1)
     return Outcomes(
+        recipe=Recipe.from_dict(RECIPE),
+        curves=[
+            {step: x * step / 100 for step in range(20, 101, 20)} if np.isfinite(x) else {}
+            for x in scores.ravel().tolist()
+        ],
         pool=made,
         rows=list(np.arange(scores.size).reshape(points, seeds)),
         score=scores.ravel(),

@@ -60,7 +60,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 def results(folder: Path) -> list[dict]:
     """What trials found, without when and how long."""
-    volatile = {"seconds", "started", "curve", "recipe"}
+    volatile = {"seconds", "started", "threads", "curve", "recipe"}
     return [
         record.model_dump(exclude=volatile)
         | {"curve": [p.model_dump(exclude={"seconds"}) for p in record.curve]}

@@ -277,17 +277,35 @@ def test_costs_in_seconds_count_what_has_finished() -> None:
         assert line.regret[place] == pytest.approx(np.mean(regrets))
 
 
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_a_pruner_spares_what_early_scores_foretell(pruner: str) -> None:
+    """Where no score lies, stopping trials changes what is spent and not what is found."""
+    made = pool()
+    found = outcomes(made, additive(made, np.random.default_rng(2)))
+    whole, spared = (replay(found, f"random{p}", 10, 60, 0) for p in ("", f"/{pruner}"))
+    assert (whole.tried == spared.tried).all()
+    assert (whole.incumbent == spared.incumbent).all()
+    assert whole.ended.all()
+    stopped = ~spared.ended
+    assert not stopped[:, :10].any()
+    assert stopped.sum(1).min() > 10
+    own = np.diff(spared.steps, axis=1, prepend=0)
+    assert (own[~stopped] == 100).all()
+    assert set(own[stopped].tolist()) <= {20, 40, 60, 80}
+    assert spared.seconds == pytest.approx(own.cumsum(1) / 100)
+
+
 def test_the_command_line_replays_a_table(tmp_path: Path) -> None:
     table(value, seeds=2).write(tmp_path / "made.parquet")
     file = str(tmp_path / "made.parquet")
-    how = ("samplers=[local, tpe]", "replays=3", "budget=0.1", f"out={tmp_path / 'out'}")
+    how = ("methods=[local, tpe]", "replays=3", "budget=0.1", f"out={tmp_path / 'out'}")
     done = run("simulate", file, *how)
     assert done.returncode == 0, done.stderr
     assert "640 trials of 320 points, 320 variants; the best 3 count" in done.stdout
     for name in ("random", "local", "tpe"):
         assert name in done.stdout
     lines = (tmp_path / "out" / "curves.csv").read_text().splitlines()
-    assert lines[0] == "sampler,unit,cost,tried,declared,regret,rank"
+    assert lines[0] == "method,unit,cost,tried,declared,regret,rank"
     assert len([line for line in lines if line.startswith("local,trials,")]) == 32
     drawn = (tmp_path / "out" / "curves.svg").read_bytes()
     assert b"<svg" in drawn
@@ -295,9 +313,10 @@ def test_the_command_line_replays_a_table(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "curves.csv").read_text().splitlines() == lines
     assert (tmp_path / "out" / "curves.svg").read_bytes() == drawn
     for wrong, told in (
-        ("samplers=[best]", "unknown sampler 'best'"),
+        ("methods=[best]", "unknown sampler 'best'"),
         ("replays=1", "replays"),
-        ("sampler=tpe", "did you mean 'samplers'?"),
+        ("methods=[gp/half]", "unknown pruner 'half'"),
+        ("method=tpe", "did you mean 'methods'?"),
     ):
         refused = run("simulate", file, wrong)
         assert refused.returncode == 2

@@ -64,6 +64,7 @@ def test_digest_covers_what_decides_a_result():
         "name": "x",
         "trials": 3,
         "sampler": "grid",
+        "pruner": "median",
         "executor": "ray",
         "address": "host:1",
         "workers": 2,

@@ -118,6 +118,21 @@ def test_caveats_say_only_what_is_so():
     assert text.caveats([], recipe) == []
 
 
+def test_how_well_early_scores_foretell_late_ones_is_told():
+    base = samples.study(samples.recipe())[0]
+    point = base.curve[0]
+
+    def trial(i):
+        early = (5, -i, i)
+        curve = [point.model_copy(update={"step": s, "score": x}) for s, x in enumerate(early, 1)]
+        return base.model_copy(update={"number": i, "score": i, "curve": tuple(curve)})
+
+    told = text.foretelling([trial(i) for i in range(12)])
+    expected = "0.00 at step 1, -1.00 at step 2."
+    assert told == f"Rank correlation of scores with the final one over 12 trials: {expected}"
+    assert text.foretelling([trial(i) for i in range(9)]) is None
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [(None, "-"), (7, "7"), (999, "999"), (1234, "1.23k"), (118_304, "118k"), (2_500_000, "2.50M")],

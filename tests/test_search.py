@@ -345,6 +345,6 @@ def test_a_sampler_learns_nothing_wrong_from_trials_that_all_fail(name: str) -> 
 
 
 def test_samplers_are_files_and_an_unknown_one_is_named() -> None:
-    assert ALL == ("evolution", "grid", "local", "random", "tpe")
+    assert ALL == ("evolution", "gp", "grid", "local", "random", "tpe")
     with pytest.raises(ValueError, match="unknown sampler 'evolutoin': did you mean 'evolution'"):
         Recipe.from_dict(RECIPE | {"sampler": "evolutoin"})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from rich.console import Console
 from study_files import SPACE, Silent, command, results, run, write
 
 from miras_search import samplers
@@ -21,6 +24,7 @@ from miras_search.executor import local
 from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
 from miras_search.record import TrialRecord
+from miras_search.replay import replay
 from miras_search.search.candidate import Odometer
 from miras_search.study import Study, study_name
 from miras_search.trial import TrialSpec, outcome
@@ -215,21 +219,46 @@ def test_what_ran_is_what_the_record_says(tmp_path: Path) -> None:
     first = results(tmp_path / "out")
     assert [r["state"] for r in first] == ["complete"] * 3
     assert len({r["score"] for r in first} | {str(r["curve"]) for r in first}) > 1
-    for record in StudyFolder(tmp_path / "out").records():
-        again = tmp_path / "again" / "trials" / f"{record.number:05d}"
-        spec = TrialSpec(
-            number=record.number,
-            variant=record.variant,
-            lr=record.lr,
-            seed=record.seed,
-            recipe=record.recipe,
-            folder=str(again),
-            study="again",
-        )
-        run_trial(spec)
-    assert results(tmp_path / "again") == first
     assert [e for e in view.events if e[0] != "point"].count(("finished", 0)) == 1
     assert ("point", 0) in view.events
+    folder = StudyFolder(tmp_path / "out")
+    for number in range(3):
+        assert replay(folder, number, Console(file=io.StringIO()))
+    assert results(tmp_path / "out") == first
+
+    # One digit is enough, wherever it is.
+    record = folder.records()[1]
+    point = record.curve[0]
+    for other in (
+        record.model_copy(update={"metrics": record.metrics | {"test/accuracy": 0.123}}),
+        record.model_copy(
+            update={
+                "curve": (
+                    point.model_copy(update={"train_loss": math.nextafter(point.train_loss, 9)}),
+                    *record.curve[1:],
+                )
+            }
+        ),
+    ):
+        other.write(folder.record_file(1))
+        done = run("replay", str(folder.path), "1")
+        assert done.returncode == 1, done.stderr
+        assert done.stdout.endswith("Not the same.\n")
+    missing = run("replay", str(folder.path), "7")
+    assert missing.returncode == 2
+    assert "expected a finished trial" in missing.stderr
+
+
+def test_a_trial_that_was_stopped_is_replayed_to_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Study, "hear", lambda self, number, point: "enough" if number else None)
+    with begin(tmp_path, "trials=2") as study:
+        local.execute(study, 1, Silent())
+    folder = StudyFolder(tmp_path / "out")
+    assert [record.state for record in folder.records()] == ["complete", "pruned"]
+    assert len(folder.records()[1].curve) == 1
+    assert replay(folder, 1, Console(file=io.StringIO()))
 
 
 def test_a_trial_that_diverges_or_cannot_be_held_is_recorded_and_the_sweep_goes_on(

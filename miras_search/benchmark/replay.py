@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import optuna
+from optuna.trial import TrialState
 
-from miras_search import reach, samplers
+from miras_search import pruning, reach, samplers
 from miras_search.errors import UserError
+from miras_search.recipe import Recipe
 from miras_search.samplers.base import Tried
 from miras_search.search.pool import Pool
 from miras_search.variant import Variant
@@ -28,6 +31,7 @@ class Outcomes:
     A trial that did not complete counts as the worst that completed, in the mean too.
     """
 
+    recipe: Recipe
     pool: Pool
     rows: list[np.ndarray]
     """[points][seeds], places in the arrays of trials below."""
@@ -35,6 +39,8 @@ class Outcomes:
     """[trials], higher is better; -inf if it did not complete."""
     seconds: np.ndarray
     """[trials]"""
+    curves: list[dict[int, float]]
+    """[trials], scores by step, higher is better."""
     steps: np.ndarray
     """[trials], where the curve ends."""
     worth: np.ndarray
@@ -76,12 +82,18 @@ class Outcomes:
         for candidate, value in zip(pool.candidates, worth, strict=True):
             best[candidate.digest] = max(value, best.get(candidate.digest, -math.inf))
         ordered = np.sort(list(best.values()))
-        steps = [curve[-1] if curve else 0 for curve in trials["curve_step"].to_pylist()]
+        drawn = zip(
+            trials["curve_step"].to_pylist(), trials["curve_score"].to_pylist(), strict=True
+        )
+        curves = [{at: sign * x for at, x in zip(*pair, strict=True)} for pair in drawn]
+        steps = [max(own, default=0) for own in curves]
         return cls(
+            recipe,
             pool,
             [np.array(own) for own in rows],
             score,
             np.array(trials["seconds"].to_pylist()),
+            curves,
             np.array(steps),
             worth,
             len(ordered) - np.searchsorted(ordered, worth, side="right"),
@@ -96,11 +108,13 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Replays:
-    """Searches by one sampler. All arrays are [replays, trials], after each trial of each."""
+    """Searches by one method. All arrays are [replays, trials], after each trial of each."""
 
-    sampler: str
+    method: str
     tried: np.ndarray
     """The point of each trial."""
+    ended: np.ndarray
+    """Whether the trial ran to its end."""
     incumbent: np.ndarray
     """The point that the search would declare best."""
     trials: np.ndarray
@@ -115,39 +129,81 @@ class Replays:
         return getattr(self, unit)
 
 
-def replay(outcomes: Outcomes, sampler: str, replays: int, trials: int, seed: int) -> Replays:
-    """Searches of `trials` trials, one after another; replay r finds the same by every sampler."""
+def replay(outcomes: Outcomes, method: str, replays: int, trials: int, seed: int) -> Replays:
+    """Searches of `trials` trials, one after another; replay r finds the same by every method.
+
+    A method is a sampler, or a sampler and a pruner: "gp" or "gp/halving".
+    """
     began = time.monotonic()
     rows = np.empty((replays, trials), dtype=np.int64)
-    points = np.empty_like(rows)
+    points, steps = np.empty_like(rows), np.empty_like(rows)
     for r in range(replays):
         found = outcomes.lookups(np.random.default_rng([seed, r]))
-        points[r] = _search(outcomes, sampler, found, trials, random.Random(f"{seed}/{r}"))
+        rng = random.Random(f"{seed}/{r}")
+        points[r], steps[r] = _search(outcomes, method, found, trials, rng)
         rows[r] = found[points[r]]
-    score = outcomes.score[rows]
+    ended = steps == outcomes.steps[rows]
+    score = np.where(ended, outcomes.score[rows], -math.inf)
+    # What a trial takes beside its steps is spread over them.
+    share = steps / np.maximum(outcomes.steps[rows], 1)
     return Replays(
-        sampler,
+        method,
         points,
+        ended,
         np.take_along_axis(points, _leaders(score), axis=1),
         np.broadcast_to(np.arange(1, trials + 1), rows.shape),
-        outcomes.seconds[rows].cumsum(1),
-        outcomes.steps[rows].cumsum(1),
+        (outcomes.seconds[rows] * share).cumsum(1),
+        steps.cumsum(1),
         time.monotonic() - began,
     )
 
 
 def _search(
-    outcomes: Outcomes, name: str, found: np.ndarray, trials: int, rng: random.Random
-) -> list[int]:
-    """The points that one search tries, in order; `found` is the trial that each point has."""
+    outcomes: Outcomes, method: str, found: np.ndarray, trials: int, rng: random.Random
+) -> tuple[list[int], list[int]]:
+    """The points that one search tries, in order, and the step at which each trial ends; `found` is
+    the trial that each point has."""
+    name, _, pruner = method.partition("/")
     sampler = samplers.find(name)(outcomes.pool, rng.getrandbits(32))
-    scores = outcomes.score[found].tolist()
+    judge = Judge(outcomes, pruner) if pruner else None
     tried: list[Tried] = []
+    steps: list[int] = []
     for _ in range(trials):
         move = sampler.next(tried)
         assert move is not None, "there are as many points as trials"
-        tried.append(Tried(move.point, scores[move.point], move.note))
-    return [trial.point for trial in tried]
+        row = found[move.point]
+        step, score = int(outcomes.steps[row]), float(outcomes.score[row])
+        if judge is not None and (stop := judge.stop(row)) is not None:
+            step, score = stop, outcomes.curves[row][stop]
+        tried.append(Tried(move.point, score, move.note))
+        steps.append(step)
+    return [trial.point for trial in tried], steps
+
+
+class Judge:
+    """The pruner of a recipe in an Optuna study of its own, which is told of every trial."""
+
+    def __init__(self, outcomes: Outcomes, pruner: str) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        recipe = outcomes.recipe.model_copy(update={"pruner": pruner})
+        self.outcomes = outcomes
+        self.study = optuna.create_study(
+            direction="maximize", study_name="replay", pruner=pruning.pruner(recipe)
+        )
+
+    def stop(self, row: int) -> int | None:
+        """The step at which a trial of the table is stopped, if it is."""
+        trial, score = self.study.ask(), self.outcomes.score[row]
+        for step, early in self.outcomes.curves[row].items():
+            trial.report(early, step)
+            if step < self.outcomes.recipe.steps and trial.should_prune():
+                self.study.tell(trial, state=TrialState.PRUNED)
+                return step
+        if math.isfinite(score):
+            self.study.tell(trial, score)
+        else:
+            self.study.tell(trial, state=TrialState.FAIL)
+        return None
 
 
 def _leaders(score: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from miras_search.benchmark.verdict import (
     worth_early,
 )
 from miras_search.errors import nearest
+from miras_search.pruning import PRUNERS
 from miras_search.record import write_whole
 from miras_search.report import text
 
@@ -40,22 +41,25 @@ YARDSTICK = "random"
 class Settings(BaseModel, frozen=True, extra="forbid", strict=True):
     """What is replayed, and how often."""
 
-    samplers: list[str] = ["random", "local", "evolution", "gp"]
-    """By name; random is added."""
+    methods: list[str] = ["random", "local", "evolution", "gp", "gp/halving"]
+    """Samplers by name, or a sampler and a pruner with a slash between; random is added."""
     replays: Annotated[int, Field(ge=2, le=10**6)] = 1000
-    """Searches by each sampler."""
+    """Searches by each method."""
     budget: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Of a search, as a share of the points."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     out: Annotated[str, Field(min_length=1)] | None = None
     """Folder of the results; null is runs/<table>-replays."""
 
-    @field_validator("samplers")
+    @field_validator("methods")
     @classmethod
     def _known(cls, given: list[str]) -> list[str]:
-        for name in given:
+        for method in given:
+            name, slash, pruner = method.partition("/")
             if name not in samplers.names():
                 raise ValueError(f"unknown sampler '{name}': {nearest(name, samplers.names())}")
+            if slash and pruner not in PRUNERS:
+                raise ValueError(f"unknown pruner '{pruner}': {nearest(pruner, PRUNERS)}")
         return list(dict.fromkeys([YARDSTICK, *given]))
 
 
@@ -70,13 +74,14 @@ def simulate(file: str, settings: Settings, console: Console) -> Path:
     points = len(outcomes.pool)
     console.print(
         f"{table.trials.num_rows} trials of {points} points, {outcomes.variants} variants; "
-        f"the best {best(outcomes)} count. {settings.replays} searches by each sampler.",
+        f"the best {best(outcomes)} count. {settings.replays} searches by each method.",
         highlight=False,
     )
     found: dict[str, Replays] = {}
-    for name in dict.fromkeys([YARDSTICK, *settings.samplers]):
-        share = 1.0 if name == YARDSTICK else settings.budget
-        trials = max(early(outcomes), round(share * points))
+    for name in dict.fromkeys([YARDSTICK, *settings.methods]):
+        # A method that stops trials has more of them for the same steps.
+        share = 1.0 if name == YARDSTICK else settings.budget * (1 + 2 * ("/" in name))
+        trials = min(points, max(early(outcomes), round(share * points)))
         found[name] = replay(outcomes, name, settings.replays, trials, settings.seed)
     curves = {n: {unit: curve(outcomes, own, unit) for unit in UNITS} for n, own in found.items()}
     folder = Path(settings.out or Path("runs") / f"{located(file).stem}-replays")
@@ -89,7 +94,7 @@ def simulate(file: str, settings: Settings, console: Console) -> Path:
 def _csv(curves: Mapping[str, Mapping[str, Curve]]) -> str:
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(("sampler", "unit", "cost", "tried", "declared", "regret", "rank"))
+    writer.writerow(("method", "unit", "cost", "tried", "declared", "regret", "rank"))
     for name, own in curves.items():
         for unit, line in own.items():
             columns = (line.cost, line.tried, line.declared, line.regret, line.rank)
@@ -112,7 +117,7 @@ def _print(
         f"looked best, by one trial of each, as for {ceiling:.1%} of searches of every point.",
         highlight=False,
     )
-    shown = _table("sampler", "rank", "regret", "a proposal")
+    shown = _table("method", "rank", "regret", "a proposal")
     at = early(outcomes) - 1
     for name, own in curves.items():
         line = own["trials"]
@@ -165,7 +170,7 @@ def _table(first: str, *others: str) -> Any:
 def _print_improvement(outcomes: Outcomes, found: Mapping[str, Replays], console: Console) -> None:
     """Each sampler against each other."""
     worth = {name: worth_early(outcomes, own) for name, own in found.items()}
-    first = f"better after {early(outcomes)} trials"
+    first = f"better for {early(outcomes)} trials' steps"
     shown = _table(first, *(f"than {name}" for name in worth))
     for name, ours in worth.items():
         cells = []

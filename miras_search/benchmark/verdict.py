@@ -61,7 +61,8 @@ def curve(outcomes: Outcomes, replays: Replays, unit: str) -> Curve:
     last = np.maximum(done - 1, 0)
     nothing = done == 0
     top = outcomes.rank < best(outcomes)
-    met = np.take_along_axis(np.logical_or.accumulate(top[replays.tried], axis=1), last, axis=1)
+    trained = top[replays.tried] & replays.ended
+    met = np.take_along_axis(np.logical_or.accumulate(trained, axis=1), last, axis=1)
     point = np.take_along_axis(replays.incumbent, last, axis=1)
     point[nothing] = outcomes.worth.argmin()
     return Curve(
@@ -79,8 +80,9 @@ def early(outcomes: Outcomes) -> int:
 
 
 def worth_early(outcomes: Outcomes, replays: Replays) -> np.ndarray:
-    """[replays], the mean score of what each search has then."""
-    return outcomes.worth[replays.incumbent[:, early(outcomes) - 1]]
+    """[replays], the mean score of what each search has for the steps of so many whole trials."""
+    done = (replays.steps <= early(outcomes) * outcomes.steps.max()).sum(1)
+    return outcomes.worth[replays.incumbent[np.arange(len(done)), done - 1]]
 
 
 def improvement(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> tuple[float, float, float]:

@@ -7,13 +7,14 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miras_search.folder import RECORD
 from miras_search.record import Point, TrialRecord
-from miras_search.trial import TrialSpec, outcome, run
+from miras_search.trial import Pruned, TrialSpec, outcome, run
 
 if TYPE_CHECKING:
     from miras_search.study import Study
@@ -46,6 +47,7 @@ def execute(study: Study, workers: int, view: Progress) -> None:
             for worker in [busy[connection] for connection in wait(busy)]:  # pyright: ignore
                 number, told = worker.hear()
                 if isinstance(told, Point):
+                    worker.answer(study.hear(number, told))
                     view.point(number, told)
                     continue
                 if not worker.alive:
@@ -74,6 +76,11 @@ class Worker:
         """Start a trial."""
         self.spec, self.since = spec, time.monotonic()
         self.connection.send(spec)
+
+    def answer(self, stop: str | None) -> None:
+        """What follows a point: go on, or stop and why."""
+        with suppress(OSError):  # of a dead worker `hear` tells
+            self.connection.send(stop)
 
     def hear(self) -> tuple[int, Point | TrialRecord]:
         """The number of the running trial, and its next point or, at its end, its record."""
@@ -126,8 +133,11 @@ def _serve(connection: Connection, threads: int, parent: int) -> None:
     def tell(what: Point | TrialRecord) -> None:
         try:
             connection.send(what)
-        except OSError:  # nobody listens: not a fault of the trial, which will be run again
+            stop = connection.recv() if isinstance(what, Point) else None
+        except (OSError, EOFError):  # nobody listens: no fault of the trial, which will run again
             os._exit(1)
+        if stop is not None:
+            raise Pruned(stop)
 
     while True:
         try:

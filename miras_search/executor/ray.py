@@ -8,10 +8,13 @@ from __future__ import annotations
 import logging
 import shutil
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from miras_search.errors import UserError
@@ -33,10 +36,12 @@ def execute(study: Study, workers: int | None, view: Progress) -> None:
     storage = study.folder.path.absolute() / "ray"
     with _cluster(study.recipe.address):
         resources = _share(workers, study.recipe.accelerator)
+        asker = Asker(study, view)
         tune.Tuner(
             tune.with_resources(_trainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=Asker(study, view),
+                search_alg=asker,
+                scheduler=Stopper(asker),
                 num_samples=-1,
                 max_concurrent_trials=workers,
                 reuse_actors=True,
@@ -53,37 +58,54 @@ def execute(study: Study, workers: int | None, view: Progress) -> None:
     shutil.rmtree(storage, ignore_errors=True)
 
 
+@dataclass
+class Running:
+    """What the driver knows of a trial that a worker runs."""
+
+    spec: TrialSpec
+    curve: list[Point] = field(default_factory=list)
+    stop: str | None = None
+    """Why it shall stop, once it shall."""
+
+
 class Asker(Searcher):
     """Passes Ray's questions on to the study, and the answers back."""
 
     def __init__(self, study: Study, view: Progress) -> None:
         super().__init__()
         self.study, self.view = study, view
-        self.running: dict[str, TrialSpec] = {}
+        self.running: dict[str, Running] = {}
 
     def suggest(self, trial_id: str) -> Any:
         spec = self.study.ask()
         if spec is None:
             return Searcher.FINISHED
-        self.running[trial_id] = spec
+        self.running[trial_id] = Running(spec)
         self.view.started(spec)
         return {"spec": spec.model_dump_json()}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "point" in result:
-            point = Point.model_validate_json(result["point"])
-            self.view.point(self.running[trial_id].number, point)
+    def hear(self, trial_id: str, point: Point) -> bool:
+        """Pass an evaluation on to the study; whether the trial shall stop there."""
+        running = self.running[trial_id]
+        running.curve.append(point)
+        running.stop = self.study.hear(running.spec.number, point)
+        self.view.point(running.spec.number, point)
+        return running.stop is not None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        spec = self.running.pop(trial_id)
+        running = self.running.pop(trial_id)
+        spec = running.spec
         record = self.study.folder.record(spec.number)
         if record is None and result and "record" in result:
             record = TrialRecord.model_validate_json(result["record"])
         if record is None:
-            reason = "the worker process or its node died"
-            record = outcome(spec, "failed", reason, seconds=(result or {}).get("time_total_s", 0))
+            # Ray ends a trial that it was told to stop before the trial can write its record.
+            state = "failed" if running.stop is None else "pruned"
+            reason = running.stop or "the worker process or its node died"
+            seconds = (result or {}).get("time_total_s", 0)
+            record = outcome(spec, state, reason, curve=tuple(running.curve), seconds=seconds)
         record.write(self.study.folder.record_file(spec.number))
         self.study.tell(record)
         self.view.finished(record)
@@ -97,6 +119,23 @@ class Asker(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """See `__getstate__`."""
+
+
+class Stopper(FIFOScheduler):
+    """Asks the study, at every evaluation, whether the trial goes on."""
+
+    def __init__(self, asker: Asker) -> None:
+        super().__init__()
+        self.asker = asker
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        point = result.get("point")
+        stop = point and self.asker.hear(trial.trial_id, Point.model_validate_json(point))
+        return self.STOP if stop else self.CONTINUE
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as of `Asker`."""
+        return {}
 
 
 def _trainable(config: dict[str, Any]) -> None:

@@ -62,6 +62,7 @@ def write_report(folder: StudyFolder) -> Path:
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),
             figures=figures.draw(entries, recipe),
+            foretelling=text.foretelling(records),
             trials=rows(records, recipe),
             failures=_failures(records),
             asked=_asked(folder.space, recipe, text.matched(entries, recipe)),

@@ -212,4 +212,6 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     if len(entries) > SHOWN:
         console.print(Text(f"{len(entries) - SHOWN} more variants are in leaderboard.csv."))
     told = [*continual.lines(entries, recipe), text.endings(records)]
+    if foretelling := text.foretelling(records):
+        told.append(foretelling)
     console.print(Text("\n".join([*told, *text.caveats(entries, recipe)])))

@@ -123,6 +123,18 @@ def reason(record: TrialRecord) -> str:
     return printable(record.reason or "no reason was recorded")
 
 
+def foretelling(records: Sequence[TrialRecord]) -> str | None:
+    """How well the scores during training rank what comes of it; None where too few trials tell."""
+    from miras_search.pruning import rank_correlations
+
+    trials = [({p.step: p.score for p in r.curve}, r.score) for r in records if r.score is not None]
+    found = [*rank_correlations(trials).items()][:-1]
+    if not found:
+        return None
+    told = ", ".join(f"{rho:.2f} at step {step}" for step, rho in found)
+    return f"Rank correlation of scores with the final one over {len(trials)} trials: {told}."
+
+
 def matched(entries: Sequence[Entry], recipe: Recipe) -> str | None:
     """What every variant was given alike, and how far from it the trials are."""
     if recipe.match is None:

@@ -52,7 +52,8 @@ class Tried:
 
     point: Any
     score: float | None
-    """Higher is better, whatever the task says; None while it runs, -inf if it failed."""
+    """Higher is better, whatever the task says; None while it runs, -inf if it failed, and the last
+    evaluation if it was stopped there."""
     note: int = 0
 
     @property
@@ -122,8 +123,10 @@ class Sampler(optuna.samplers.BaseSampler):
                 continue
             score = None
             if trial.state.is_finished():
-                complete = trial.state == TrialState.COMPLETE and trial.value is not None
-                score = sign * trial.value if complete and trial.value is not None else -math.inf
+                # Of a trial that was stopped early the value is that of its last evaluation.
+                scored = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+                value = trial.value if scored else None
+                score = -math.inf if value is None else sign * value
             note = trial.system_attrs.get(NOTE, 0)
             history.append(Tried(self._found[trial.number], score, note))
         return history

@@ -67,7 +67,7 @@ class Gp(Sampler):
         return Move(options[int(posterior.improvement(left).argmax())])
 
     def _places(self, points: Sequence[Any]) -> np.ndarray:
-        """[points, axes in which they differ], whole numbers, and the rate's logarithm in [0, 1]."""
+        """Whole numbers, [points, axes that differ], and the logarithm of the rate in [0, 1]."""
         for point in points:
             if point not in self._encoded:
                 self._encoded[point] = self._encode(self.domain.candidate(point))
@@ -131,7 +131,7 @@ class _Posterior:
         )
 
     def mean(self, places: np.ndarray) -> np.ndarray:
-        """[places]"""
+        """Expected values, [places]."""
         return self.covariance(places) @ (self.factor.T @ self.white)
 
     def improvement(self, places: np.ndarray) -> np.ndarray:

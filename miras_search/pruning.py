@@ -1,0 +1,97 @@
+"""When a trial is stopped early: an Optuna pruner decides, where scores foretell the end.
+
+A score in the middle of training may say nothing of the last one: recall is learned in jumps, and
+until its jump a model that will win looks like one that will not. So the rank correlation of each
+evaluation with the final score is measured over the trials that ran to their end, and where it is
+low no trial is stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from miras_search.recipe import Recipe
+
+KNOWN = 10
+"""Complete trials before a rank correlation is believed."""
+FORETELLS = 0.7
+"""Least rank correlation with the final score at which trials are stopped."""
+REDUCTION = 3
+"""Of `halving` and `hyperband`: one trial in three goes on from a rung to the next, which is three
+times as late."""
+
+
+PRUNERS = ("median", "halving", "hyperband")
+"""What `Recipe.pruner` may be beside "none"."""
+
+
+def pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
+    """What the recipe asks for."""
+    first = math.ceil(recipe.steps / recipe.evaluate)
+    match recipe.pruner:
+        case "none":
+            return optuna.pruners.NopPruner()
+        case "median":
+            return Foretelling(optuna.pruners.MedianPruner(n_startup_trials=KNOWN))
+        case "halving":
+            halving = optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=first, reduction_factor=REDUCTION
+            )
+            return Foretelling(halving)
+        case "hyperband":
+            hyperband = optuna.pruners.HyperbandPruner(
+                min_resource=first, max_resource=recipe.steps, reduction_factor=REDUCTION
+            )
+            return Foretelling(hyperband)
+
+
+class Foretelling(optuna.pruners.BasePruner):
+    """Another pruner, heard only where the score so far foretells the final one."""
+
+    def __init__(self, inner: optuna.pruners.BasePruner) -> None:
+        self.inner = inner
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether the trial shall stop at its last step."""
+        if not self.inner.prune(study, trial) or trial.last_step is None:
+            return False
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        found = rank_correlations((t.intermediate_values, t.value) for t in complete)
+        return found.get(trial.last_step, 0.0) >= FORETELLS
+
+
+def rank_correlations(
+    trials: Iterable[tuple[Mapping[int, float], float | None]],
+) -> dict[int, float]:
+    """Spearman's rank correlation of the score at each step with the final one.
+
+    A trial is its scores by step and its final score. Steps that fewer than `KNOWN` trials reached
+    are left out. Where all scores are equal there is no order, and the correlation is 0.
+    """
+    pairs: dict[int, list[tuple[float, float]]] = {}
+    for curve, final in trials:
+        for step, score in curve.items():
+            if final is not None and math.isfinite(score):
+                pairs.setdefault(step, []).append((score, final))
+    found = {}
+    for step, both in sorted(pairs.items()):
+        if len(both) >= KNOWN:
+            early, late = (_centred_ranks(column) for column in zip(*both, strict=True))
+            size = math.sqrt((early @ early) * (late @ late))
+            found[step] = float(early @ late) / size if size else 0.0
+    return found
+
+
+def _centred_ranks(values: Iterable[float]) -> np.ndarray:
+    """Ranks less their mean; equal values share one."""
+    _, places, counts = np.unique(list(values), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return ranks - ranks.mean()

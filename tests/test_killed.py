@@ -1,0 +1,80 @@
+"""kill -9 at any moment: no finished trial is lost, changed or run again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from study_files import command, results, run, write
+
+KILLS = 50
+"""Of each executor."""
+TRIALS = 24
+
+
+def records(out: Path) -> dict[str, bytes]:
+    """What is written of finished trials."""
+    return {file.parent.name: file.read_bytes() for file in out.glob("trials/*/record.json")}
+
+
+def begin(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """A sweep with a process group of its own."""
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command(*arguments), stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+def kill(process: subprocess.Popen[bytes], everything: bool) -> None:
+    """The driver alone, or all it started at once, as when a machine loses power; wait until all
+    are gone."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    if everything:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive, [p.cmdline() for p in alive]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path, executor: str) -> None:
+    """A study is killed until it has ended, then the next one, and each comes out as one that was
+    left alone."""
+    files = write(tmp_path)
+    how = [f"trials={TRIALS}", "lr={log_uniform: [1e-4, 1e-1]}", "sampler=random", "workers=2"]
+    how += [f"executor={executor}"]
+    began = time.monotonic()
+    alone = run("sweep", *files, f"out={tmp_path / 'alone'}", *how)
+    longest = time.monotonic() - began
+    assert alone.returncode == 0, alone.stderr
+    expected = results(tmp_path / "alone")
+    rng = random.Random(0)
+    kills = studies = amid = 0
+    while kills < KILLS:
+        out = tmp_path / str(studies)
+        arguments = ["sweep", *files, f"out={out}", *how]
+        before: dict[str, bytes] = {}
+        while kills < KILLS and len(before) < TRIALS:
+            process, began, delay = begin(arguments), time.monotonic(), rng.uniform(0, longest)
+            while process.poll() is None and time.monotonic() < began + delay:
+                time.sleep(0.005)
+            if process.poll() is None:
+                kill(process, everything=rng.random() < 0.5)
+                kills += 1
+            after = records(out)
+            assert before.items() <= after.items()
+            amid += len(before) < len(after) < TRIALS
+            before = after
+        last = run(*arguments)
+        assert last.returncode == 0, last.stderr
+        assert before.items() <= records(out).items()
+        assert results(out) == expected
+        studies += 1
+    # Many kills came where something had just been done and something was left.
+    assert amid >= KILLS // 5
