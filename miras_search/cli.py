@@ -31,6 +31,9 @@ HELP = {
     "variant": "YAML file of one variant, such as best.yaml of a study, or the name of a "
     "published one, such as yaad",
     "study": "folder of a study",
+    "studies": "folders of finished studies of one space, such as one a seed, and out=FILE.parquet",
+    "table": "Parquet file of trials, or the name of a shipped one",
+    "settings": "key=value: methods=[tpe, gp/halving], replays=1000, budget=0.25, out=FOLDER",
     "trial": "number of a trial",
     "size": "key=value of the model, such as width=128, layers=4, mlp=0",
     "what": "axes (the default), tasks or published",
@@ -40,7 +43,7 @@ HELP = {
 SHOWN = 20
 """Variants, and reasons, that `plan` prints."""
 
-MANY = ("overrides", "size")
+MANY = ("overrides", "size", "settings", "studies")
 """Arguments of any number."""
 
 
@@ -79,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         for name in names:
             metavar = "key=value" if name in MANY else name.upper()
+            metavar = "STUDY" if name == "studies" else metavar
             more: dict[str, Any] = {"nargs": "*"} if name in MANY else {}
             if name == "what":
                 more = {"nargs": "?", "choices": ["axes", "tasks", "published"], "default": "axes"}
@@ -112,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     command(_report, "write the leaderboard and the report of a study again", "study")
     command(_resume, "go on with a study", "study", "overrides")
     command(_replay, "train a trial of a study again and compare", "study", "trial")
+    command(_table, "write the trials of finished studies as one table", "studies")
+    command(_simulate, "replay samplers against a table of trials", "table", "settings")
     return parser
 
 
@@ -176,6 +182,33 @@ def _replay(options: Any) -> int:
         raise UserError(f"trial: expected a number, got '{options.trial}'")
     folder = StudyFolder.existing(options.study)
     return 0 if replay(folder, int(options.trial), Console(highlight=False)) else 1
+
+
+def _table(options: Any) -> int:
+    from miras_search.benchmark.table import Table
+    from miras_search.folder import StudyFolder
+
+    folders = [word for word in options.studies if not word.startswith("out=")]
+    outs = [word.removeprefix("out=") for word in options.studies if word.startswith("out=")]
+    if not folders or len(outs) != 1 or not outs[0].endswith(".parquet"):
+        raise UserError("table: expected folders of studies and out=FILE.parquet")
+    table = Table.of([StudyFolder.existing(folder) for folder in folders])
+    table.write(outs[0])
+    print(f"{outs[0]}: {table.trials.num_rows} trials")
+    return 0
+
+
+def _simulate(options: Any) -> int:
+    from rich.console import Console
+
+    from miras_search.benchmark.simulate import Settings, simulate
+    from miras_search.parsing import model
+    from miras_search.yaml_file import Override
+
+    changes = [Override.parse(text) for text in options.settings]
+    settings = model(Settings, {dotted(change.path): change.value for change in changes})
+    print(simulate(options.table, settings, Console()))
+    return 0
 
 
 def _plan(options: Any) -> int:

@@ -29,6 +29,10 @@ REDUCTION = 3
 times as late."""
 
 
+PRUNERS = ("median", "halving", "hyperband")
+"""What `Recipe.pruner` may be beside "none"."""
+
+
 def pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
     """What the recipe asks for."""
     first = math.ceil(recipe.steps / recipe.evaluate)

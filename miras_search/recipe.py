@@ -20,8 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from miras_search import parsing, reach
-from miras_search.errors import InvalidValues, Path, UserError
+from miras_search import parsing, reach, samplers
+from miras_search.errors import InvalidValues, Path, UserError, nearest
 from miras_search.macro.base import Macro
 from miras_search.match import solve
 from miras_search.node_parsing import parse_field
@@ -77,8 +77,8 @@ class Recipe(BaseModel, frozen=True):
     """Of the data, the initial weights and the search."""
     trials: Positive | None = None
     """How many trials; null is every point of a finite grid."""
-    sampler: Literal["grid", "random", "tpe"] = "tpe"
-    """Who picks the next point."""
+    sampler: str = "tpe"
+    """Who picks the next point: one of `samplers.names()`."""
     pruner: Literal["none", "median", "halving", "hyperband"] = "none"
     """Who stops trials early, at evaluations that have shown to foretell the end."""
     executor: Literal["local", "ray"] = "local"
@@ -101,6 +101,14 @@ class Recipe(BaseModel, frozen=True):
     """auto is online for a user who is logged in, offline otherwise."""
     out: Annotated[str, Field(min_length=1)] | None = None
     """The folder of the study; null is runs/<study>."""
+
+    @field_validator("sampler")
+    @classmethod
+    def _sampler_is_known(cls, sampler: str) -> str:
+        if sampler not in samplers.names():
+            known = samplers.names()
+            raise ValueError(f"unknown sampler '{sampler}': {nearest(sampler, known)}")
+        return sampler
 
     @field_validator("address")
     @classmethod

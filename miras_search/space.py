@@ -37,6 +37,8 @@ class Rejection:
     """A point of the space that is not a variant, and why."""
 
     reason: str
+    written: Variant | None = None
+    """The point itself, where its values can stand side by side."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ class Part:
         variant = Variant(**values)
         for rule in self.where:
             if not rule.holds(variant):
-                return Rejection(f"where: {rule.text}")
+                return Rejection(f"where: {rule.text}", variant)
         reasons = legality.reasons(variant)
-        return Rejection(reasons[0]) if reasons else variant
+        return Rejection(reasons[0], variant) if reasons else variant
 
     def plain(self) -> dict[str, Any]:
         """The YAML of this part."""

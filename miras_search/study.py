@@ -9,21 +9,24 @@ import secrets
 import signal
 import threading
 from contextlib import contextmanager
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from miras_search import pruning, reach, search, wandb_log
+from miras_search import pruning, reach, samplers, wandb_log
 from miras_search.errors import UserError
 from miras_search.folder import WEIGHTS, StudyFolder, ranked
 from miras_search.record import write_whole
 from miras_search.report.leaderboard import write_csv
-from miras_search.space import Rejection
+from miras_search.samplers.base import SPEC, Exhausted
+from miras_search.search.candidate import LR, OptunaChooser, draw
+from miras_search.search.domain import domain
 from miras_search.trial import TrialSpec
 from miras_search.variant import Variant
 from miras_search.yaml_file import dump
@@ -33,15 +36,9 @@ if TYPE_CHECKING:
 
     from miras_search.recipe import Recipe
     from miras_search.record import Point, TrialRecord
+    from miras_search.samplers.base import Sampler
+    from miras_search.search.candidate import Candidate
     from miras_search.space import Space
-
-SPEC = "spec"
-"""Attribute of an Optuna trial that was started: its TrialSpec."""
-MAX_REFUSED = 1000
-"""Proposals refused in a row before the space counts as exhausted."""
-PATIENCE = 3
-"""Proposals refused in a row before a finite space is asked for a point that was not tried: a
-sampler does not learn from a refusal, and may propose the same again for ever."""
 
 
 @contextmanager
@@ -73,8 +70,6 @@ class Study:
         self.records: list[TrialRecord] = []
         self._live: dict[int, optuna.Trial] = {}
         self._pending: list[tuple[TrialSpec, optuna.Trial]] = []
-        self._tried: set[tuple[str, float]] = set()
-        self._grid: dict[tuple[str, float], dict[str, Any]] | None = None
 
     @classmethod
     def begin(cls, space: Space, recipe: Recipe) -> Study:
@@ -147,22 +142,16 @@ class Study:
             return spec
         if self.asked >= self.total:
             return None
-        patience = 0 if self.recipe.sampler == "grid" else PATIENCE
-        for refused in range(MAX_REFUSED):
-            if refused >= patience and (untried := self._untried()) is not None:
-                self._optuna.enqueue_trial(untried)
-            proposed = len(self._optuna.get_trials(deepcopy=False))
-            self._optuna.sampler = search.sampler(self.recipe, proposed)
-            trial = self._optuna.ask()
-            point = search.draw(self.space, self.recipe, search.OptunaChooser(trial))
-            if isinstance(point, Rejection):
-                self._refuse(trial, point.reason)
-            elif point.key in self._tried:
-                self._refuse(trial, "already tried")
-            else:
-                return self._give_out(trial, point)
-        self.total = self.asked
-        return None
+        self._optuna.sampler = self._sampler
+        trial = self._optuna.ask()
+        try:
+            point = draw(self.space, self.recipe, OptunaChooser(trial)).candidate
+        except Exhausted:
+            self._optuna.tell(trial, state=TrialState.FAIL)
+            self.total = self.asked
+            return None
+        assert point is not None, "samplers propose feasible points"
+        return self._give_out(trial, point)
 
     @_uninterrupted()
     def hear(self, number: int, point: Point) -> str | None:
@@ -214,15 +203,12 @@ class Study:
         first = ranked(self.records, self.recipe)[:1]
         return first[0] if first and first[0].score is not None else None
 
-    def _untried(self) -> dict[str, Any] | None:
-        """The parameters of a point of a finite space that was never given out."""
-        if self._grid is None:
-            endless = reach.uncountable(self.space, self.recipe)
-            finite = endless is None and self.recipe.lr.count() is not None
-            self._grid = search.grid(self.space, self.recipe) if finite else {}
-        return next((p for key, p in self._grid.items() if key not in self._tried), None)
+    @cached_property
+    def _sampler(self) -> Sampler:
+        pick = samplers.find(self.recipe.sampler)
+        return pick(domain(self.space, self.recipe), self.recipe.seed)
 
-    def _give_out(self, trial: optuna.Trial, point: search.Proposal) -> TrialSpec:
+    def _give_out(self, trial: optuna.Trial, point: Candidate) -> TrialSpec:
         number = self.asked
         spec = TrialSpec(
             number=number,
@@ -237,17 +223,12 @@ class Study:
             wandb=wandb_log.mode(self.recipe.wandb),
         )
         trial.set_user_attr(SPEC, spec.model_dump_json())
-        self._tried.add(point.key)
         self._live[number] = trial
         return spec
 
     def _told(self, trial: optuna.Trial) -> bool:
         """Whether the journal has the result already: a trial runs again if its record was lost."""
         return self._optuna.get_trials(deepcopy=False)[trial.number].state.is_finished()
-
-    def _refuse(self, trial: optuna.Trial, reason: str) -> None:
-        trial.set_user_attr("refused", reason)
-        self._optuna.tell(trial, state=TrialState.FAIL)
 
     def _resume(self) -> None:
         """Take up what an earlier process left, told or not."""
@@ -260,7 +241,6 @@ class Study:
             # The folder may have been moved since.
             here = str(self.folder.trial(spec.number).absolute())
             spec = spec.model_copy(update={"folder": here})
-            self._tried.add((Variant.from_dict(spec.variant).digest, spec.lr))
             record = self.folder.record(spec.number)
             if record is not None and old.state.is_finished():
                 self.records.append(record)
@@ -302,7 +282,7 @@ def total_trials(space: Space, recipe: Recipe) -> int:
     if endless is None and rates is not None:
         points = reach.count(space, recipe) * rates
         return points if recipe.trials is None else min(recipe.trials, points)
-    why = endless or recipe.lr.continuous(search.LR)
+    why = endless or recipe.lr.continuous(LR)
     if recipe.sampler == "grid":
         raise UserError(f"sampler grid needs a finite space: {why}; list values, or use tpe")
     if recipe.trials is None:

@@ -18,13 +18,14 @@ import pytest
 from rich.console import Console
 from study_files import SPACE, Silent, command, results, run, write
 
-from miras_search import search
+from miras_search import samplers
 from miras_search.errors import UserError
 from miras_search.executor import local
 from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
 from miras_search.record import TrialRecord
 from miras_search.replay import replay
+from miras_search.search.candidate import Odometer
 from miras_search.study import Study, study_name
 from miras_search.trial import TrialSpec, outcome
 from miras_search.trial import run as run_trial
@@ -61,7 +62,7 @@ def test_grid_asks_every_distinct_point_once(tmp_path: Path) -> None:
     assert all(a[:2] == b[:2] for a, b in zip(asked[::2], asked[1::2], strict=True))
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", samplers.names())
 def test_samplers_never_repeat_a_point_and_stop_when_there_is_none(
     tmp_path: Path, sampler: str
 ) -> None:
@@ -79,7 +80,7 @@ heads: 2
 """
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", samplers.names())
 def test_a_finite_space_is_searched_to_its_end(tmp_path: Path, sampler: str) -> None:
     """A sampler that always proposes what it knows to be good is given what it never tried."""
     with begin(tmp_path, f"sampler={sampler}", space=MANY) as study:
@@ -92,9 +93,8 @@ def test_a_grid_takes_up_what_another_sampler_left(tmp_path: Path) -> None:
         asked = points(pretend(study))
     with begin(tmp_path, "sampler=grid", space=MANY) as study:
         asked += points(pretend(study))
-        refused = [t for t in study._optuna.trials if "refused" in t.user_attrs]
+        assert len(study._optuna.trials) == 48
     assert len(asked) == len(set(asked)) == 48
-    assert len(refused) < 100
 
 
 def test_a_refused_sweep_changes_nothing(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_refused_sweep_changes_nothing(tmp_path: Path) -> None:
         assert study.folder.recipe_file.read_text() == before
 
 
-@pytest.mark.parametrize("sampler", ["grid", "random", "tpe"])
+@pytest.mark.parametrize("sampler", samplers.names())
 def test_a_restart_goes_on_with_the_trials_it_would_have_had(tmp_path: Path, sampler: str) -> None:
     rate = "lr=[1e-3,1e-2]" if sampler == "grid" else "lr={log_uniform: [1e-3, 1e-2]}"
     with begin(tmp_path / "whole", f"sampler={sampler}", "trials=8", rate) as study:
@@ -360,7 +360,7 @@ def test_a_sweep_cut_off_in_the_middle_loses_and_repeats_nothing(
 
 
 def test_the_odometer_visits_every_path_once() -> None:
-    odometer, seen = search.Odometer(), []
+    odometer, seen = Odometer(), []
     while True:
         odometer.rewind()
         path = [odometer.choice("a", ("x", "y"))]

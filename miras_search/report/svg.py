@@ -14,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from matplotlib.figure import Figure
 
@@ -95,3 +96,12 @@ def inline(figure: Figure, name: str, label: str) -> str:
     for placeholder, colour in _PAGE_COLOURS.items():
         text = text.replace(placeholder, colour)
     return text.strip()
+
+
+def write(figure: Figure, file: Path) -> None:
+    """A file that stands alone, on a light page; the same figure gives the same file."""
+    import matplotlib
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": file.stem}):
+        figure.savefig(file, format="svg", facecolor=PAGE, metadata={"Date": None})

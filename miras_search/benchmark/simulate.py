@@ -1,0 +1,215 @@
+"""Replay several samplers, and write what came out: terminal, CSV and SVG."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, Field, field_validator
+
+from miras_search import samplers
+from miras_search.benchmark.replay import Outcomes, Replays, replay
+from miras_search.benchmark.table import Table, located
+from miras_search.benchmark.verdict import (
+    SURE,
+    TOP,
+    UNITS,
+    best,
+    curve,
+    early,
+    improvement,
+    worth_early,
+)
+from miras_search.errors import nearest
+from miras_search.pruning import PRUNERS
+from miras_search.record import write_whole
+from miras_search.report import text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from miras_search.benchmark.verdict import Curve
+
+YARDSTICK = "random"
+"""Always among the samplers, and always run to the last point: costs are told as shares of its."""
+
+
+class Settings(BaseModel, frozen=True, extra="forbid", strict=True):
+    """What is replayed, and how often."""
+
+    methods: list[str] = ["random", "local", "evolution", "gp", "gp/halving"]
+    """Samplers by name, or a sampler and a pruner with a slash between; random is added."""
+    replays: Annotated[int, Field(ge=2, le=10**6)] = 1000
+    """Searches by each method."""
+    budget: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Of a search, as a share of the points."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    out: Annotated[str, Field(min_length=1)] | None = None
+    """Folder of the results; null is runs/<table>-replays."""
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, given: list[str]) -> list[str]:
+        for method in given:
+            name, slash, pruner = method.partition("/")
+            if name not in samplers.names():
+                raise ValueError(f"unknown sampler '{name}': {nearest(name, samplers.names())}")
+            if slash and pruner not in PRUNERS:
+                raise ValueError(f"unknown pruner '{pruner}': {nearest(pruner, PRUNERS)}")
+        return list(dict.fromkeys([YARDSTICK, *given]))
+
+
+def simulate(file: str, settings: Settings, console: Console) -> Path:
+    """Replay, print, and return the folder with curves.csv and curves.svg.
+
+    Raises:
+        UserError: the table cannot be read or replayed.
+    """
+    table = Table.load(file)
+    outcomes = Outcomes.of(table)
+    points = len(outcomes.pool)
+    console.print(
+        f"{table.trials.num_rows} trials of {points} points, {outcomes.variants} variants; "
+        f"the best {best(outcomes)} count. {settings.replays} searches by each method.",
+        highlight=False,
+    )
+    found: dict[str, Replays] = {}
+    for name in dict.fromkeys([YARDSTICK, *settings.methods]):
+        # A method that stops trials has more of them for the same steps.
+        share = 1.0 if name == YARDSTICK else settings.budget * (1 + 2 * ("/" in name))
+        trials = min(points, max(early(outcomes), round(share * points)))
+        found[name] = replay(outcomes, name, settings.replays, trials, settings.seed)
+    curves = {n: {unit: curve(outcomes, own, unit) for unit in UNITS} for n, own in found.items()}
+    folder = Path(settings.out or Path("runs") / f"{located(file).stem}-replays")
+    write_whole(folder / "curves.csv", _csv(curves))
+    _draw(curves, settings.budget, folder / "curves.svg")
+    _print(outcomes, found, curves, console)
+    return folder
+
+
+def _csv(curves: Mapping[str, Mapping[str, Curve]]) -> str:
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(("method", "unit", "cost", "tried", "declared", "regret", "rank"))
+    for name, own in curves.items():
+        for unit, line in own.items():
+            columns = (line.cost, line.tried, line.declared, line.regret, line.rank)
+            for values in zip(*columns, strict=True):
+                writer.writerow((name, unit, *(f"{value:.6g}" for value in values)))
+    return written.getvalue()
+
+
+def _print(
+    outcomes: Outcomes,
+    found: Mapping[str, Replays],
+    curves: Mapping[str, Mapping[str, Curve]],
+    console: Console,
+) -> None:
+    ceiling = float(curves[YARDSTICK]["trials"].declared[-1])
+    _print_costs(outcomes, curves, "tried", SURE, console)
+    _print_costs(outcomes, curves, "declared", SURE * ceiling, console)
+    console.print(
+        f"tried: one of the best {TOP:.0%} by means over seeds was trained. declared: it also "
+        f"looked best, by one trial of each, as for {ceiling:.1%} of searches of every point.",
+        highlight=False,
+    )
+    shown = _table("method", "rank", "regret", "a proposal")
+    at = early(outcomes) - 1
+    for name, own in curves.items():
+        line = own["trials"]
+        took = 1000 * found[name].wall / found[name].tried.size
+        shown.add_row(name, f"{line.rank[at]:.1f}", f"{line.regret[at]:.4f}", f"{took:.2f} ms")
+    console.print(shown)
+    console.print(
+        f"rank: variants better than the incumbent after {at + 1} trials. regret: what its mean "
+        "over seeds lacks.",
+        highlight=False,
+    )
+    _print_improvement(outcomes, found, console)
+
+
+def _print_costs(
+    outcomes: Outcomes,
+    curves: Mapping[str, Mapping[str, Curve]],
+    event: str,
+    share: float,
+    console: Console,
+) -> None:
+    """How many searches have met the event early and at the end, and what `share` of them costs."""
+    to, of = f"to {share:.1%}", f"of {YARDSTICK}'s"
+    at = early(outcomes)
+    shown = _table(event, f"after {at}", "at the end", f"trials {to}", of, f"time {to}", of)
+    for name, own in curves.items():
+        line = getattr(own["trials"], event)
+        cells = [f"{line[at - 1]:.1%}", f"{line[-1]:.1%} of {len(line)}"]
+        for unit, told in (("trials", "{:.0f}".format), ("seconds", text.duration)):
+            cost = own[unit].needed(event, share)
+            yardstick = curves[YARDSTICK][unit].needed(event, share)
+            cells.append(text.NONE if cost is None else told(cost))
+            known = cost is not None and yardstick is not None
+            cells.append(f"{cost / yardstick:.1%}" if known else text.NONE)  # pyright: ignore
+        shown.add_row(name, *cells)
+    console.print(shown)
+
+
+def _table(first: str, *others: str) -> Any:
+    from rich import box
+    from rich.table import Table as Shown
+
+    shown = Shown(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column(first)
+    for name in others:
+        shown.add_column(name, justify="right")
+    return shown
+
+
+def _print_improvement(outcomes: Outcomes, found: Mapping[str, Replays], console: Console) -> None:
+    """Each sampler against each other."""
+    worth = {name: worth_early(outcomes, own) for name, own in found.items()}
+    first = f"better for {early(outcomes)} trials' steps"
+    shown = _table(first, *(f"than {name}" for name in worth))
+    for name, ours in worth.items():
+        cells = []
+        for other, theirs in worth.items():
+            share, low, high = improvement(ours, theirs)
+            cells.append(text.NONE if other == name else f"{share:.1%} ({low:.1%}-{high:.1%})")
+        shown.add_row(name, *cells)
+    console.print(shown)
+    console.print(
+        "Probability that a search has the better incumbent, ties half, with the 95 % interval of "
+        "a bootstrap over searches.",
+        highlight=False,
+    )
+
+
+def _draw(curves: Mapping[str, Mapping[str, Curve]], budget: float, file: Path) -> None:
+    """Share that tried and that declared one of the best, and regret, against both costs."""
+    from miras_search.report.svg import SERIES, canvas, write
+
+    lines: Any = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+    rows = {
+        "tried": f"tried the best {TOP:.0%}",
+        "declared": "declared it",
+        "regret": "mean regret",
+    }
+    with canvas(6.2) as figure:
+        grid = figure.subplots(len(rows), 2, sharex="col", sharey="row")
+        for column, (unit, told) in enumerate((("trials", "trials"), ("seconds", "training s"))):
+            grid[-1][column].set_xlabel(told)
+            for i, (name, own) in enumerate(curves.items()):
+                line = own[unit]
+                # The yardstick ran further than the others.
+                shown = round(budget * len(line.cost)) if name == YARDSTICK else len(line.cost)
+                look = {"color": SERIES[i % len(SERIES)], "linestyle": lines[i % len(lines)]}
+                for axes, row in zip(grid[:, column], rows, strict=True):
+                    axes.plot(line.cost[:shown], getattr(line, row)[:shown], label=name, **look)
+                    axes.grid(axis="y")
+        for axes, label in zip(grid[:, 0], rows.values(), strict=True):
+            axes.set_ylabel(label)
+        handles, names = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=5)
+        write(figure, file)

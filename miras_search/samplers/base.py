@@ -1,0 +1,132 @@
+"""What a sampler is: from all that was tried to one point that was not.
+
+    trials so far, a generator of its own -> Move(point, note)
+
+That is all a sampler writes, and it has no memory beside it: a proposal depends on the seed, the
+number of the trial and the results so far, so that a study that was killed goes on as it would
+have. Points come from a `Domain`, which holds feasible ones only; Optuna never sees another.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import TrialState
+
+from miras_search.search.candidate import distribution
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from miras_search.search.candidate import Candidate
+    from miras_search.search.domain import Domain
+
+SPEC = "spec"
+"""Attribute of an Optuna trial that was given out; one without was cut off before."""
+NOTE = "note"
+"""Attribute with the note of the sampler that proposed a trial."""
+
+
+class Exhausted(Exception):
+    """Every point was given out."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A proposal."""
+
+    point: Any
+    note: int = 0
+    """What the sampler wants to be told of the trial later."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial that was given out."""
+
+    point: Any
+    score: float | None
+    """Higher is better, whatever the task says; None while it runs, -inf if it failed, and the last
+    evaluation if it was stopped there."""
+    note: int = 0
+
+    @property
+    def completed(self) -> bool:
+        """Whether it has a score."""
+        return self.score is not None and self.score > -math.inf
+
+
+class Sampler(optuna.samplers.BaseSampler):
+    """Proposes whole points, each feasible and not yet tried; a trial that runs counts as tried.
+
+    Optuna asks for the distributions of a trial and gets those of one point.
+    """
+
+    def __init__(self, domain: Domain[Any], seed: int) -> None:
+        self.domain, self.seed = domain, seed
+        self._found: dict[int, Any] = {}
+        self._proposed: Candidate | None = None
+
+    @abstractmethod
+    def propose(self, tried: Sequence[Tried], rng: random.Random) -> Move | None:
+        """The next point, or None if nothing is left; `tried` is in the order of the trials."""
+
+    def next(self, tried: Sequence[Tried]) -> Move | None:
+        """`propose` with the generator of this trial."""
+        return self.propose(tried, random.Random(f"{self.seed}/{len(tried)}"))
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Raises `Exhausted` if nothing is left."""
+        move = self.next(self._history(study))
+        if move is None:
+            raise Exhausted
+        study._storage.set_trial_system_attr(trial._trial_id, NOTE, move.note)
+        self._proposed = self.domain.candidate(move.point)
+        asked = self._proposed.answers
+        return {name: distribution(self.domain.questions[name]) for name in asked}
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        search_space: Mapping[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        assert self._proposed is not None
+        return dict(self._proposed.answers)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        raise AssertionError(f"{param_name} is no question of the point that was proposed")
+
+    def _history(self, study: optuna.Study) -> list[Tried]:
+        sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+        history = []
+        for trial in study.get_trials(deepcopy=False):
+            if SPEC not in trial.user_attrs:
+                continue
+            if trial.number not in self._found:
+                self._found[trial.number] = self.domain.find(trial.params)
+            if self._found[trial.number] is None:  # refused since
+                continue
+            score = None
+            if trial.state.is_finished():
+                # Of a trial that was stopped early the value is that of its last evaluation.
+                scored = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+                value = trial.value if scored else None
+                score = -math.inf if value is None else sign * value
+            note = trial.system_attrs.get(NOTE, 0)
+            history.append(Tried(self._found[trial.number], score, note))
+        return history

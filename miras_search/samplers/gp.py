@@ -1,0 +1,165 @@
+"""Bayesian optimisation: a Gaussian process over the axes, and expected improvement."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from miras_search.component import Component
+from miras_search.samplers.base import Move, Sampler, Tried
+from miras_search.variant import Variant
+
+if TYPE_CHECKING:
+    from miras_search.search.candidate import Candidate
+    from miras_search.search.domain import Domain
+
+STARTS = 5
+"""Random points before there is a model."""
+DRAWS = 32
+"""Kernels drawn from their prior; the likeliest is used."""
+SPREAD = 1.0
+"""Standard deviation of the logarithm of a weight under the prior, whose median is 1 / axes."""
+NOISE = (0.05, 0.8)
+"""Share of the variance that is the luck of a seed: uniform under the prior."""
+
+NORMAL = NormalDist()
+
+
+class Gp(Sampler):
+    """The point with the largest expected improvement (Jones et al., 1998) under a posterior.
+
+    The kernel falls with the weighted number of axes in which two points differ (Hamming). A
+    setting counts once and the kind it belongs to once more, learning rates by the distance of
+    their logarithms. Scores are replaced by the normal quantiles of their ranks: neither their
+    scale nor how badly a trial failed matters. A trial that runs is taken to end as expected
+    (Ginsbourger et al., 2010).
+    """
+
+    def __init__(self, domain: Domain[Any], seed: int) -> None:
+        super().__init__(domain, seed)
+        self._codes: dict[Any, int] = {}
+        self._encoded: dict[Any, list[float]] = {}
+
+    def propose(self, tried: Sequence[Tried], rng: random.Random) -> Move | None:
+        points = {trial.point for trial in tried}
+        known = {trial.point: trial.score for trial in tried if trial.score is not None}
+        running = [trial.point for trial in tried if trial.score is None]
+        if len(tried) < STARTS or len({*known.values()}) < 2:
+            point = self.domain.random(points, rng)
+            return None if point is None else Move(point)
+        top = max(known, key=lambda point: known[point])
+        options = self.domain.options(top, points, rng)
+        if not options:
+            return None
+        places = self._places([*known, *running, *options])
+        ends = len(known), len(known) + len(running)
+        seen, believed, left = np.split(places, ends)
+        posterior = _likeliest(seen, _normal(np.array([*known.values()])), rng)
+        if running:
+            posterior = posterior.given(believed, posterior.mean(believed))
+        return Move(options[int(posterior.improvement(left).argmax())])
+
+    def _places(self, points: Sequence[Any]) -> np.ndarray:
+        """Whole numbers, [points, axes that differ], and the logarithm of the rate in [0, 1]."""
+        for point in points:
+            if point not in self._encoded:
+                self._encoded[point] = self._encode(self.domain.candidate(point))
+        places = np.array([self._encoded[point] for point in points])
+        rate = places[:, -1]
+        places[:, -1] = (rate - rate.min()) / (np.ptp(rate) or 1)
+        return places[:, (places != places[0]).any(0)]
+
+    def _encode(self, candidate: Candidate) -> list[float]:
+        values = [getattr(candidate.variant, name) for name in Variant.model_fields]
+        kinds = [value.kind for value in values if isinstance(value, Component)]
+        codes = (self._codes.setdefault(value, len(self._codes)) for value in (*values, *kinds))
+        return [*codes, math.log(candidate.lr)]
+
+
+@dataclass(frozen=True)
+class _Posterior:
+    """Of a Gaussian process with mean 0, variance 1 (before `scale`) and noise, given values."""
+
+    weights: np.ndarray
+    """[axes], of a difference."""
+    noise: float
+    """Share of the variance."""
+    places: np.ndarray
+    """[seen, axes]"""
+    values: np.ndarray
+    """[seen]"""
+
+    def given(self, places: np.ndarray, values: np.ndarray) -> _Posterior:
+        """What it is with these values too."""
+        places = np.concatenate([self.places, places])
+        values = np.concatenate([self.values, values])
+        return _Posterior(self.weights, self.noise, places, values)
+
+    def covariance(self, places: np.ndarray) -> np.ndarray:
+        """[places, seen], without noise."""
+        apart = np.minimum(abs(places[:, None] - self.places), 1)
+        return (1 - self.noise) * np.exp(-apart @ self.weights)
+
+    @cached_property
+    def factor(self) -> np.ndarray:
+        """[seen, seen], the inverse of the Cholesky factor of the covariance with noise."""
+        own = self.covariance(self.places) + self.noise * np.eye(len(self.values))
+        return np.linalg.inv(np.linalg.cholesky(own))
+
+    @cached_property
+    def white(self) -> np.ndarray:
+        """[seen], the values, of unit variance and uncorrelated under the process."""
+        return self.factor @ self.values
+
+    @property
+    def scale(self) -> float:
+        """The likeliest variance."""
+        return float((self.white**2).mean())
+
+    @property
+    def likelihood(self) -> float:
+        """Logarithm of the density of the values at that variance, up to a constant."""
+        return -len(self.values) / 2 * math.log(self.scale) + float(
+            np.log(self.factor.diagonal()).sum()
+        )
+
+    def mean(self, places: np.ndarray) -> np.ndarray:
+        """Expected values, [places]."""
+        return self.covariance(places) @ (self.factor.T @ self.white)
+
+    def improvement(self, places: np.ndarray) -> np.ndarray:
+        """[places], expected, on the highest mean of what was seen."""
+        explained = ((self.covariance(places) @ self.factor.T) ** 2).sum(1)
+        deviation = np.sqrt(self.scale * np.maximum(1 - self.noise - explained, 1e-12))
+        gap = (self.mean(places) - self.mean(self.places).max()) / deviation
+        below = np.array([NORMAL.cdf(x) for x in gap])
+        return deviation * (gap * below + np.exp(-(gap**2) / 2) / math.sqrt(2 * math.pi))
+
+
+def _likeliest(places: np.ndarray, values: np.ndarray, rng: random.Random) -> _Posterior:
+    """The likeliest of some kernels drawn from their prior."""
+    axes = places.shape[1]
+    drawn = (
+        _Posterior(
+            np.array([math.exp(rng.gauss(0, SPREAD)) / axes for _ in range(axes)]),
+            rng.uniform(*NOISE),
+            places,
+            values,
+        )
+        for _ in range(DRAWS)
+    )
+    return max(drawn, key=lambda posterior: posterior.likelihood)
+
+
+def _normal(scores: np.ndarray) -> np.ndarray:
+    """[scores], normal quantiles of their ranks; equal scores have their ranks' mean."""
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    below = np.cumsum(counts) - counts / 2
+    return np.array([NORMAL.inv_cdf(x) for x in below / len(scores)])[places]
