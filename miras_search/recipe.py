@@ -77,7 +77,7 @@ class Recipe(BaseModel, frozen=True):
     """Of the data, the initial weights and the search."""
     trials: Positive | None = None
     """How many trials; null is every point of a finite grid."""
-    sampler: str = "tpe"
+    sampler: str = "gp"
     """Who picks the next point: one of `samplers.names()`."""
     pruner: Literal["none", "median", "halving", "hyperband"] = "none"
     """Who stops trials early, at evaluations that have shown to foretell the end."""

@@ -171,7 +171,7 @@ def _search(
     for _ in range(trials):
         move = sampler.next(tried)
         assert move is not None, "there are as many points as trials"
-        row = found[move.point]
+        row = int(found[move.point])
         step, score = int(outcomes.steps[row]), float(outcomes.score[row])
         if judge is not None and (stop := judge.stop(row)) is not None:
             step, score = stop, outcomes.curves[row][stop]
