@@ -215,7 +215,7 @@ def _plan(options: Any) -> int:
     from miras_search import reach
     from miras_search.estimate import seconds
     from miras_search.recipe import load_pair
-    from miras_search.study import total_trials
+    from miras_search.study import total_finals, total_trials
 
     space, recipe = load_pair(options.space, options.recipe, options.overrides)
     endless = reach.uncountable(space, recipe)
@@ -224,6 +224,7 @@ def _plan(options: Any) -> int:
         "infinite": endless,
         "rejected": reach.rejections(space, recipe),
         "trials": total_trials(space, recipe),
+        "finals": total_finals(space, recipe),
         "seconds": round(seconds(space, recipe), 1),
     }
     if options.json:
@@ -236,6 +237,8 @@ def _plan(options: Any) -> int:
     if rest := [count for _, count in rejected[SHOWN:]]:
         print(f"  rejected {sum(rest):>6}  for {len(rest)} more reasons, which --json lists")
     print(f"{facts['trials']} trials of {recipe.steps} steps, sampler {recipe.sampler}")
+    if facts["finals"]:
+        print(f"then {facts['finals']} of the finals, on {recipe.seeds} new seeds")
     print(f"about {_duration(facts['seconds'])} on this machine, from a few timed steps")
     _print_costs(space, recipe)
     return 0

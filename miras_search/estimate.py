@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from miras_search import reach
 from miras_search.errors import UserError
-from miras_search.study import total_trials
+from miras_search.study import total_finals, total_trials
 
 if TYPE_CHECKING:
     from miras_search.recipe import Recipe
@@ -40,7 +40,7 @@ def seconds(space: Space, recipe: Recipe) -> float:
     import torch
 
     workers = recipe.workers or os.cpu_count() or 1
-    trials = total_trials(space, recipe)
+    trials = total_trials(space, recipe) + total_finals(space, recipe)
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     try:

@@ -20,7 +20,7 @@ RECORD = "record.json"
 """The record of a trial, in its folder."""
 WEIGHTS = "model.safetensors"
 CONFIG = "model.yaml"
-"""What `checkpoint.load` reads; the weights stay only in the folder of the best trial."""
+"""What `checkpoint.load` reads; weights stay only where `finals.kept` says."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ class StudyFolder:
 
 
 def ranked(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:
-    """Complete trials from best to worst, then the others; ties by number."""
+    """Trials of the search: complete ones from best to worst, then the others; ties by number."""
     sign = -1 if recipe.task.direction == "maximize" else 1
 
     def key(record: TrialRecord) -> tuple[bool, float, int]:
         return (record.score is None, sign * (record.score or 0.0), record.number)
 
-    return sorted(records, key=key)
+    return sorted((record for record in records if record.phase == "search"), key=key)

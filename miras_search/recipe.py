@@ -77,6 +77,10 @@ class Recipe(BaseModel, frozen=True):
     """Of the data, the initial weights and the search."""
     trials: Positive | None = None
     """How many trials; null is every point of a finite grid."""
+    finalists: Annotated[int, Field(ge=0, le=100)] = 0
+    """Leading variants that run again on new seeds after the search; 0 is none."""
+    seeds: Annotated[int, Field(ge=3, le=1000)] = 3
+    """New seeds of the finals, the same for every finalist."""
     sampler: str = "gp"
     """Who picks the next point: one of `samplers.names()`."""
     pruner: Literal["none", "median", "halving", "hyperband"] = "none"
@@ -204,7 +208,8 @@ class Recipe(BaseModel, frozen=True):
     @cached_property
     def digest(self) -> str:
         """Twelve hex digits over what decides the result of a trial, not how trials are run."""
-        running = {"name", "trials", "sampler", "pruner", "executor", "address", "workers"}
+        running = {"name", "trials", "finalists", "seeds", "sampler", "pruner"}
+        running |= {"executor", "address", "workers"}
         running |= {"accelerator", "wandb", "out", "compile", "recompute"}
         # Without `match` a study has the digest that it had before there was one.
         running |= {"match"} if self.match is None else set()

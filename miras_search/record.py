@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Ending = Literal["complete", "pruned", "diverged", "out of memory", "failed"]
 """How a trial ended; only complete ones have a score. The curve of a pruned one is kept."""
 
+Phase = Literal["search", "finals"]
+"""What a trial is run for: to find good variants, or to see on new seeds how sure that is."""
+
 
 class Point(BaseModel, frozen=True):
     """One evaluation during training."""
@@ -48,6 +51,7 @@ class TrialRecord(BaseModel, frozen=True):
     seed: int
     recipe: dict[str, Any]
     """The recipe as it was run, at the size of this trial."""
+    phase: Phase = "search"
     state: Ending
     reason: str | None = None
     """Why it did not complete, in one sentence."""

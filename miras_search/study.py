@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from miras_search import pruning, reach, samplers, wandb_log
+from miras_search import finals, pruning, reach, samplers, wandb_log
 from miras_search.errors import UserError
-from miras_search.folder import WEIGHTS, StudyFolder, ranked
+from miras_search.folder import WEIGHTS, StudyFolder
 from miras_search.record import write_whole
 from miras_search.report.leaderboard import write_csv
 from miras_search.samplers.base import SPEC, Exhausted
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from miras_search.recipe import Recipe
-    from miras_search.record import Point, TrialRecord
+    from miras_search.record import Phase, Point, TrialRecord
     from miras_search.samplers.base import Sampler
-    from miras_search.search.candidate import Candidate
     from miras_search.space import Space
 
 
@@ -66,10 +65,11 @@ class Study:
 
     def __init__(self, folder: StudyFolder, recipe: Recipe) -> None:
         self.folder, self.recipe, self.space = folder, recipe, folder.space
-        self.total = total_trials(self.space, recipe)
+        self._budget = total_trials(self.space, recipe)
         self.records: list[TrialRecord] = []
-        self._live: dict[int, optuna.Trial] = {}
+        self._live: dict[int, tuple[TrialSpec, optuna.Trial]] = {}
         self._pending: list[tuple[TrialSpec, optuna.Trial]] = []
+        self._finals: set[finals.Run] = set()
 
     @classmethod
     def begin(cls, space: Space, recipe: Recipe) -> Study:
@@ -110,13 +110,10 @@ class Study:
         self.folder.update_recipe(self.recipe)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            self._optuna = optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(_mended(self.folder.journal_file)))),
-                study_name=self.folder.identity["name"],
-                direction=self.recipe.task.direction,
-                load_if_exists=True,
-                pruner=pruning.pruner(self.recipe),
+            self._storage = JournalStorage(
+                JournalFileBackend(str(_mended(self.folder.journal_file)))
             )
+            self._optuna = self._opened("search")
             self._resume()
         except BaseException as error:
             self._lock.close()
@@ -130,17 +127,36 @@ class Study:
         self._lock.close()
 
     @property
+    def total(self) -> int:
+        """Trials of the search, and of the finals as far as they are known."""
+        planned = total_finals(self.space, self.recipe)
+        return self._budget + max(planned, len(self._finals))
+
+    @property
     def asked(self) -> int:
         """Trials given out so far, finished or not."""
         return len(self.records) + len(self._live) + len(self._pending)
 
+    @property
+    def _searched(self) -> int:
+        """Of these, how many are of the search."""
+        return self.asked - len(self._finals)
+
     @_uninterrupted()
     def ask(self) -> TrialSpec | None:
-        """The next trial to run, or None when the budget or the space is exhausted."""
+        """The next trial to run: None while there is none, and for good if no trial is running.
+
+        The finals begin when the search has ended.
+        """
         if self._pending:
-            spec, self._live[spec.number] = self._pending.pop(0)
+            spec, trial = self._pending.pop(0)
+            self._live[spec.number] = (spec, trial)
             return spec
-        if self.asked >= self.total:
+        return self._next_of_search() or self._next_of_finals()
+
+    def _next_of_search(self) -> TrialSpec | None:
+        """A point that was not tried, or None when the budget or the space is exhausted."""
+        if self._searched >= self._budget:
             return None
         self._optuna.sampler = self._sampler
         trial = self._optuna.ask()
@@ -148,15 +164,41 @@ class Study:
             point = draw(self.space, self.recipe, OptunaChooser(trial)).candidate
         except Exhausted:
             self._optuna.tell(trial, state=TrialState.FAIL)
-            self.total = self.asked
+            self._budget = self._searched
             return None
         assert point is not None, "samplers propose feasible points"
-        return self._give_out(trial, point)
+        return self._give_out(
+            trial,
+            variant=point.variant.to_dict(),
+            lr=point.lr,
+            seed=self.recipe.seed,
+            recipe=point.recipe.to_dict(),
+        )
+
+    def _next_of_finals(self) -> TrialSpec | None:
+        """A finalist on a new seed, once it is known who is one."""
+        if any(spec.phase == "search" for spec, _ in self._live.values()):
+            return None
+        for run, found in finals.wanted(self.records, self.recipe).items():
+            if run not in self._finals:
+                own = {"size": found.recipe["size"], "match": None}
+                spec = self._give_out(
+                    # A study of its own: the sampler never sees it.
+                    self._opened("finals").ask(),
+                    variant=found.variant,
+                    lr=found.lr,
+                    seed=run[2],
+                    phase="finals",
+                    recipe=self.recipe.to_dict() | own,
+                )
+                self._finals.add(run)
+                return spec
+        return None
 
     @_uninterrupted()
     def hear(self, number: int, point: Point) -> str | None:
         """Take an evaluation of a running trial; why the trial shall stop there, if it shall."""
-        trial = self._live[number]
+        _, trial = self._live[number]
         _report(trial, [point])
         if point.step >= self.recipe.steps or not trial.should_prune():
             return None
@@ -167,21 +209,21 @@ class Study:
     @_uninterrupted()
     def tell(self, record: TrialRecord) -> None:
         """Take the result of a trial, and bring the files people read up to date."""
-        trial = self._live.pop(record.number)
-        if not self._told(trial):
+        _, trial = self._live.pop(record.number)
+        if not _told(trial):
             _report(trial, record.curve)
             if record.state == "pruned":
-                self._optuna.tell(trial, state=TrialState.PRUNED)
+                trial.study.tell(trial, state=TrialState.PRUNED)
             elif record.score is None:
                 trial.set_user_attr("reason", f"{record.state}: {record.reason}")
-                self._optuna.tell(trial, state=TrialState.FAIL)
+                trial.study.tell(trial, state=TrialState.FAIL)
             else:
-                self._optuna.tell(trial, record.score)
+                trial.study.tell(trial, record.score)
         self.records.append(record)
         self.publish()
 
     def publish(self) -> None:
-        """Write the leaderboard and the best variant; keep the weights of the best alone."""
+        """Write the leaderboard and the best variant; keep the weights that may be needed."""
         write_csv(self.folder, self.records, self.recipe)
         best = self.best
         if best is None:
@@ -193,66 +235,80 @@ class Study:
         new.unlink(missing_ok=True)
         new.symlink_to(self.folder.trial(best.number).relative_to(self.folder.path))
         new.replace(link)
+        needed = {record.number for record in finals.kept(self.records, self.recipe)}
         for record in self.records:
-            if record.number != best.number:
+            if record.number not in needed:
                 (self.folder.trial(record.number) / WEIGHTS).unlink(missing_ok=True)
 
     @property
     def best(self) -> TrialRecord | None:
-        """The best complete trial."""
-        first = ranked(self.records, self.recipe)[:1]
-        return first[0] if first and first[0].score is not None else None
+        """The trial that stands for the study; see `finals.winner`."""
+        return finals.winner(self.records, self.recipe)
 
     @cached_property
     def _sampler(self) -> Sampler:
         pick = samplers.find(self.recipe.sampler)
         return pick(domain(self.space, self.recipe), self.recipe.seed)
 
-    def _give_out(self, trial: optuna.Trial, point: Candidate) -> TrialSpec:
+    def _opened(self, phase: Phase) -> optuna.Study:
+        """The Optuna study of a phase, in the same journal. No trial of the finals is pruned."""
+        name = self.folder.identity["name"]
+        searches = phase == "search"
+        return optuna.create_study(
+            storage=self._storage,
+            study_name=name if searches else f"{name}-{phase}",
+            direction=self.recipe.task.direction,
+            load_if_exists=True,
+            pruner=pruning.pruner(self.recipe) if searches else optuna.pruners.NopPruner(),
+        )
+
+    def _give_out(self, trial: optuna.Trial, **what: Any) -> TrialSpec:
+        """Start a trial of what is run, in the fields of its spec."""
         number = self.asked
         spec = TrialSpec(
             number=number,
-            variant=point.variant.to_dict(),
-            lr=point.lr,
-            seed=self.recipe.seed,
-            recipe=point.recipe.to_dict(),
             folder=str(self.folder.trial(number).absolute()),
             cwd=str(Path.cwd()),
             study=self.folder.identity["id"],
             space=self.space.to_yaml(),
             wandb=wandb_log.mode(self.recipe.wandb),
+            **what,
         )
         trial.set_user_attr(SPEC, spec.model_dump_json())
-        self._live[number] = trial
+        self._live[number] = (spec, trial)
         return spec
-
-    def _told(self, trial: optuna.Trial) -> bool:
-        """Whether the journal has the result already: a trial runs again if its record was lost."""
-        return self._optuna.get_trials(deepcopy=False)[trial.number].state.is_finished()
 
     def _resume(self) -> None:
         """Take up what an earlier process left, told or not."""
-        for old in self._optuna.get_trials(deepcopy=False):
+        begun = len(optuna.get_all_study_names(self._storage)) > 1
+        for phase in ("search", "finals") if begun else ("search",):
+            self._take_up(self._opened(phase))
+        self.publish()
+
+    def _take_up(self, study: optuna.Study) -> None:
+        for old in study.get_trials(deepcopy=False):
             if SPEC not in old.user_attrs:
                 if old.state == TrialState.RUNNING:  # cut off before it was given out
-                    self._optuna.tell(old.number, state=TrialState.FAIL)
+                    study.tell(old.number, state=TrialState.FAIL)
                 continue
             spec = TrialSpec.model_validate_json(old.user_attrs[SPEC])
             # The folder may have been moved since.
             here = str(self.folder.trial(spec.number).absolute())
             spec = spec.model_copy(update={"folder": here})
+            if spec.phase == "finals":
+                digest = Variant.from_dict(spec.variant).digest
+                self._finals.add((digest, spec.lr, spec.seed))
             record = self.folder.record(spec.number)
             if record is not None and old.state.is_finished():
                 self.records.append(record)
                 continue
-            trial = optuna.Trial(self._optuna, old._trial_id)
+            trial = optuna.Trial(study, old._trial_id)
             if record is None:
                 wandb_log.forget(self.folder.path, spec)
                 self._pending.append((spec, trial))
             else:
-                self._live[spec.number] = trial
+                self._live[spec.number] = (spec, trial)
                 self.tell(record)
-        self.publish()
 
 
 def _report(trial: optuna.Trial, curve: Iterable[Point]) -> None:
@@ -288,6 +344,19 @@ def total_trials(space: Space, recipe: Recipe) -> int:
     if recipe.trials is None:
         raise UserError(f"trials is required where there is no last point: {why}")
     return recipe.trials
+
+
+def total_finals(space: Space, recipe: Recipe) -> int:
+    """How many trials the finals are, if as many variants complete as can."""
+    variants = min(recipe.finalists, total_trials(space, recipe))
+    if space.infinite is None:
+        variants = min(variants, space.size)
+    return variants * recipe.seeds
+
+
+def _told(trial: optuna.Trial) -> bool:
+    """Whether the journal has the result already: a trial runs again if its record was lost."""
+    return trial.study.get_trials(deepcopy=False)[trial.number].state.is_finished()
 
 
 def _mended(journal: Path) -> Path:

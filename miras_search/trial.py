@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from miras_search.errors import printable
 from miras_search.folder import RECORD
-from miras_search.record import Ending, Point, TrialRecord
+from miras_search.record import Ending, Phase, Point, TrialRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +41,7 @@ class TrialSpec(BaseModel, frozen=True):
     """As `Variant.from_dict` reads it."""
     lr: float
     seed: int
+    phase: Phase = "search"
     recipe: dict[str, Any]
     """As `Recipe.from_dict` reads it, at the size of this trial."""
     folder: str
@@ -103,6 +104,7 @@ def outcome(spec: TrialSpec, state: Ending, reason: str | None, **found: Any) ->
         variant=spec.variant,
         lr=spec.lr,
         seed=spec.seed,
+        phase=spec.phase,
         recipe=spec.recipe,
         state=state,
         reason=reason,

@@ -97,7 +97,7 @@ class Progress:
         if self._live is None:
             self._say(self._line(record))
         elif record.score is None:
-            self._say(f"trial {record.number} {_ending(record)}")
+            self._say(f"{_name(record)} {_ending(record)}")
 
     def time_left(self) -> float | None:
         """Seconds until the last trial, as if the rest were like those that finished."""
@@ -155,7 +155,7 @@ class Progress:
 
     def _line(self, record: TrialRecord) -> str:
         best = f"best {text.score(self._best.score)}" if self._best else "no score yet"
-        told = [f"{len(self.records)}/{self.total}", f"trial {record.number}", _ending(record)]
+        told = [f"{len(self.records)}/{self.total}", _name(record), _ending(record)]
         told += [best, f"{text.duration(record.seconds)}", f"lr {text.rate(record.lr)}"]
         return "  ".join([*told, str(variant_of(record))])
 
@@ -166,8 +166,12 @@ class Progress:
         self.console.print(Text(line), soft_wrap=True)
 
     def _first(self, records: Iterable[TrialRecord]) -> TrialRecord | None:
-        scored = [record for record in records if record.score is not None]
-        return ranked(scored, self.recipe)[0] if scored else None
+        scored = (record for record in records if record.score is not None)
+        return next(iter(ranked(scored, self.recipe)), None)
+
+
+def _name(record: TrialRecord) -> str:
+    return f"{'trial' if record.phase == 'search' else 'final'} {record.number}"
 
 
 def _ending(record: TrialRecord) -> str:

@@ -84,6 +84,7 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
         "digest": variant.digest,
         "lr": spec.lr,
         "seed": spec.seed,
+        "phase": spec.phase,
         **{axis: str(choice) for axis, choice in variant.choices().items()},
         **variant.side_choices(),
         "parameters": plan.parameters,

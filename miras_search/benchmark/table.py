@@ -44,7 +44,7 @@ class Table:
 
     @classmethod
     def of(cls, folders: Sequence[StudyFolder]) -> Table:
-        """The trials of studies.
+        """The trials of the searches of studies.
 
         Raises:
             UserError: the studies cannot stand in one table, or nothing has finished.
@@ -58,7 +58,7 @@ class Table:
             if _common(folder.recipe).digest != recipe.digest:
                 told = "expected the recipe of " + str(first.path)
                 raise UserError(f"{folder.path}: {told}, but for the seed")
-            records += folder.records()
+            records += [r for r in folder.records() if r.phase == "search"]
         return cls.of_records(first.space, recipe, records)
 
     @classmethod

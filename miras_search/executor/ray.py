@@ -79,7 +79,8 @@ class Asker(Searcher):
     def suggest(self, trial_id: str) -> Any:
         spec = self.study.ask()
         if spec is None:
-            return Searcher.FINISHED
+            # What runs may have to end before there is more to ask.
+            return None if self.running else Searcher.FINISHED
         self.running[trial_id] = Running(spec)
         self.view.started(spec)
         return {"spec": spec.model_dump_json()}

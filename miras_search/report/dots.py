@@ -22,6 +22,8 @@ class Row:
     label: str
     others: Sequence[float] = field(default_factory=list)
     best: float | None = None
+    margin: float = 0.0
+    """Half the length of a whisker through `best`."""
 
 
 def draw(name: str, title: str, rows: Sequence[Row], axis: str, levels: Mapping[str, float]) -> str:
@@ -55,6 +57,9 @@ def draw(name: str, title: str, rows: Sequence[Row], axis: str, levels: Mapping[
                 look: Any = {"color": SERIES[0], "linestyle": "", "clip_on": False, "marker": "o"}
                 if row.others:  # an empty line that is not clipped takes room at the origin
                     axes.plot(row.others, [line] * len(row.others), markerfacecolor=PAGE, **look)
+                if row.margin:
+                    ends = [row.best - row.margin, row.best + row.margin]
+                    axes.plot(ends, [line] * 2, color=SERIES[0], marker="|", linewidth=1.4)
                 axes.plot([row.best], [line], **look)
         marks.draw_levels(axes, levels, vertical=True)
         return inline(figure, name, title)

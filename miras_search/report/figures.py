@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from miras_search.registry import CHOICES
 from miras_search.report import dots, marks, text
-from miras_search.report.leaderboard import shared_choices
+from miras_search.report.leaderboard import label, shared_choices
 from miras_search.report.svg import MARKERS, MUTED, PAGE, SERIES, canvas, inline
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from miras_search.finals import Standing
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
     from miras_search.report.leaderboard import Entry
@@ -77,6 +78,24 @@ def by_variant(scores: Scores) -> Picture | None:
         caption += f" The first {ROWS} of {len(scores.entries)} variants."
     svg = dots.draw("variants", "Score of each variant", rows, scores.axis, scores.levels)
     return Picture("Score of each variant", caption, svg)
+
+
+def intervals(outcome: Standing, entries: Sequence[Entry], recipe: Recipe) -> Picture:
+    """The runs of each finalist, their mean and its interval."""
+    scores = Scores(entries, recipe)
+    shared = shared_choices(entries)
+    rows = [
+        dots.Row(
+            label(finalist.variant, shared),
+            [_score(run) for run in finalist.runs],
+            finalist.mean,
+            finalist.margin,
+        )
+        for finalist in outcome.finalists
+    ]
+    caption = "Filled: the mean, with its 95 % interval. Hollow: the runs, one a seed."
+    svg = dots.draw("finals", "Finals", rows, scores.axis, scores.levels)
+    return Picture("Means over new seeds", caption, svg)
 
 
 def by_choice(scores: Scores) -> Picture | None:

@@ -6,14 +6,18 @@ import shlex
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from miras_search import finals
 from miras_search.record import write_whole
 from miras_search.report import continual, equations, figures, text
 from miras_search.report.leaderboard import (
+    Entry,
     best_per_variant,
+    label,
     rows,
     score_on_test,
     shared_choices,
     sizes_differ,
+    variant_of,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +43,9 @@ def write_report(folder: StudyFolder) -> Path:
     """
     records, recipe = folder.records(), folder.recipe
     entries = best_per_variant(records, recipe)
-    scored = bool(entries) and entries[0].best.score is not None
+    outcome = finals.standing(records, recipe)
+    best = finals.winner(records, recipe)
+    winner = Entry(variant_of(best), (best,)) if best else None
     page = (
         _environment()
         .get_template("template.html")
@@ -54,9 +60,12 @@ def write_report(folder: StudyFolder) -> Path:
             entries=entries,
             shared=shared_choices(entries),
             sized=sizes_differ(entries),
-            winner=entries[0] if scored else None,
-            equations=entries[0].variant.equations() if scored else {},
-            caveats=text.caveats(entries, recipe),
+            winner=winner,
+            equations=winner.variant.equations() if winner else {},
+            caveats=text.caveats(entries, recipe, outcome),
+            outcome=outcome,
+            found=text.finals(outcome) if outcome else [],
+            intervals=figures.intervals(outcome, entries, recipe) if outcome else None,
             matched=text.matched(entries, recipe),
             levels=_levels(recipe),
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
@@ -90,8 +99,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters = (text.score, text.rate, text.count, text.memory, text.duration, text.bound)
+    filters += (text.chance,)
     environment.filters |= {made.__name__: made for made in filters}
     environment.filters |= {"equation": equations.html, "on_test": score_on_test}
+    environment.filters |= {"label": label}
     environment.filters |= {"summary": continual.told}
     return environment
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from miras_search import finals
 from miras_search.folder import ranked
 from miras_search.record import write_whole
 from miras_search.report import continual, text
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.console import Console
+    from rich.table import Table
 
     from miras_search.folder import StudyFolder
     from miras_search.recipe import Recipe
@@ -39,6 +41,11 @@ COLUMNS: tuple[str, ...] = (
     "test_score",
     "lr",
     "seed",
+    "phase",
+    "final_mean",
+    "final_margin",
+    "tied",
+    "first_better",
     "width",
     "mlp",
     "parameters",
@@ -90,13 +97,21 @@ class Entry:
 
     def label(self, shared: Iterable[str] = ()) -> str:
         """The variant in words, without the side choices in `shared`."""
-        defaults = {name: Variant.model_fields[name].get_default() for name in shared}
-        return str(self.variant.replace(**defaults))
+        return label(self.variant, shared)
 
 
 def rows(records: Iterable[TrialRecord], recipe: Recipe) -> list[dict[str, Any]]:
-    """One mapping of `COLUMNS` a trial, best first; trials without a score have no rank."""
-    return [_row(i, record) for i, record in enumerate(ranked(records, recipe), start=1)]
+    """One mapping of `COLUMNS` a trial: of the search, best first, then of the finals by number.
+
+    Trials without a score and trials of the finals have no rank; how a finalist stands is in the
+    rows of its own runs.
+    """
+    records = list(records)
+    searched = [_row(i, record) for i, record in enumerate(ranked(records, recipe), start=1)]
+    outcome = finals.standing(records, recipe)
+    stands = {run.number: f for f in outcome.finalists for run in f.runs} if outcome else {}
+    again = sorted((r for r in records if r.phase == "finals"), key=lambda r: r.number)
+    return searched + [_row(None, record, stands.get(record.number)) for record in again]
 
 
 def write_csv(folder: StudyFolder, records: Iterable[TrialRecord], recipe: Recipe) -> None:
@@ -139,6 +154,12 @@ def score_on_test(record: TrialRecord) -> float | None:
     return record.metrics.get(f"test/{record.metric}")
 
 
+def label(variant: Variant, shared: Iterable[str] = ()) -> str:
+    """The variant in words, without the side choices in `shared`."""
+    defaults = {name: Variant.model_fields[name].get_default() for name in shared}
+    return str(variant.replace(**defaults))
+
+
 def variant_of(record: TrialRecord) -> Variant:
     """The variant that was trained."""
     return _variant(json.dumps(record.variant))
@@ -150,7 +171,9 @@ def _variant(plain: str) -> Variant:
     return Variant.from_dict(json.loads(plain))
 
 
-def _row(rank: int, record: TrialRecord) -> dict[str, Any]:
+def _row(
+    rank: int | None, record: TrialRecord, finalist: finals.Finalist | None = None
+) -> dict[str, Any]:
     variant = variant_of(record)
     known = {
         "rank": None if record.score is None else rank,
@@ -159,6 +182,10 @@ def _row(rank: int, record: TrialRecord) -> dict[str, Any]:
         **{axis: str(choice) for axis, choice in variant.choices().items()},
         "reason": None if record.score is not None else text.reason(record),
         "test_score": score_on_test(record),
+        "final_mean": finalist.mean if finalist else None,
+        "final_margin": finalist.margin if finalist else None,
+        "tied": finalist.tied if finalist else None,
+        "first_better": finalist.beaten.value if finalist else None,
         "width": record.recipe["size"]["width"],
         "mlp": record.recipe["size"]["mlp"],
         "seconds": round(record.seconds, 3),
@@ -211,7 +238,34 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         console.print(table)
     if len(entries) > SHOWN:
         console.print(Text(f"{len(entries) - SHOWN} more variants are in leaderboard.csv."))
+    outcome = finals.standing(records, recipe)
+    if outcome is not None:
+        console.print(_finals_table(outcome, shared, console.width))
+        console.print(Text("\n".join(text.finals(outcome))))
     told = [*continual.lines(entries, recipe), text.endings(records)]
     if foretelling := text.foretelling(records):
         told.append(foretelling)
-    console.print(Text("\n".join([*told, *text.caveats(entries, recipe)])))
+    console.print(Text("\n".join([*told, *text.caveats(entries, recipe, outcome)])))
+
+
+def _finals_table(outcome: finals.Standing, shared: Iterable[str], width: int) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title="Finals")
+    table.add_column("", no_wrap=True)
+    table.add_column("variant", ratio=1, overflow="fold")
+    for name in ("mean", "95 %", "P(first better)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for finalist in outcome.finalists:
+        first = finalist is outcome.first
+        cells = [
+            "first" if first else "tied" if finalist.tied else "",
+            text.wrapped(label(finalist.variant, shared), max(20, width - 60)),
+            text.score(finalist.mean),
+            f"\u00b1 {text.score(finalist.margin)}",
+            text.NONE if first else text.chance(finalist.beaten),
+        ]
+        table.add_row(*map(Text, cells), style="bold" if first else "")
+    return table

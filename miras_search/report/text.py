@@ -11,9 +11,11 @@ from miras_search.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from miras_search.finals import Standing
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
     from miras_search.report.leaderboard import Entry
+    from miras_search.stats.seeds import Chance
     from miras_search.tasks.base import Levels
 
 NONE = "-"
@@ -145,7 +147,49 @@ def matched(entries: Sequence[Entry], recipe: Recipe) -> str | None:
     return f"{told}; the largest deviation is {share(max(known, key=abs))}" if known else told
 
 
-def caveats(entries: Sequence[Entry], recipe: Recipe) -> list[str]:
+def chance(found: Chance) -> str:
+    """A probability and its interval."""
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def finals(outcome: Standing) -> list[str]:
+    """What the finals show and what they do not, one sentence or two each."""
+    from miras_search.stats.seeds import LEVEL, unseen
+
+    others, seeds = len(outcome.finalists) - 1, len(outcome.first.runs)
+    if not others:
+        told = ["One finalist was run to its end: nothing to compare it with."]
+    elif not outcome.tied:
+        told = [
+            f"No other finalist is tied with the first on {seeds} new seeds: where variants are "
+            f"alike, at most {1 - LEVEL:.0%} of studies say so."
+        ]
+    else:
+        told = [
+            f"{outcome.tied} of {others} other finalists cannot be told from the first on {seeds} "
+            f"new seeds: no winner is shown{_among(outcome, others)}."
+        ]
+    told.append(
+        f"The mean of the first is {score(outcome.first.mean)}, and {score(outcome.corrected)} "
+        "without what it owes to being the best of several."
+    )
+    told.append(
+        f"What was not seen in {seeds} runs may still happen in up to {unseen(seeds):.0%} of them: "
+        "intervals are too narrow for variants that rarely fail."
+    )
+    for record in outcome.fallen:
+        told.append(
+            f"A finalist has no place: {record.state} on seed {record.seed} (trial {record.number})"
+            f": {reason(record)}."
+        )
+    return told
+
+
+def _among(outcome: Standing, others: int) -> str:
+    return "" if outcome.tied == others else f", but {others - outcome.tied} are behind"
+
+
+def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None = None) -> list[str]:
     """What the ranking does not show, one sentence or two each."""
     done = [entry for entry in entries if entry.best.score is not None]
     if not done:
@@ -153,8 +197,13 @@ def caveats(entries: Sequence[Entry], recipe: Recipe) -> list[str]:
     seeds = sorted({record.seed for entry in done for record in entry.complete})
     told = [
         (f"One seed ({seeds[0]}): the" if len(seeds) == 1 else "The")
-        + " ranking has no error bars. How far a score moves from seed to seed was not measured, "
-        "so a small difference is not evidence."
+        + " ranking has no error bars. "
+        + (
+            "How far a score moves from seed to seed was not measured, "
+            if outcome is None
+            else "How far a score moves from seed to seed was measured for the finalists alone, "
+        )
+        + "so a small difference is not evidence."
     ]
     best = done[0].best
     plateau = recipe.task.levels("validation").plateau

@@ -1,0 +1,165 @@
+"""The finals of a study: its leading variants once more, on new seeds that are the same for all.
+
+The new seeds have no part in who becomes a finalist, so that their scores do not flatter.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from miras_search.folder import ranked
+from miras_search.variant import Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from miras_search.recipe import Recipe
+    from miras_search.record import TrialRecord
+    from miras_search.stats.seeds import Chance
+
+Run = tuple[str, float, int]
+"""What is run in the finals: digest of the variant, learning rate, seed."""
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A variant that completed on every seed of the finals, and how it compares."""
+
+    runs: tuple[TrialRecord, ...]
+    """One for each seed, in their order."""
+    mean: float
+    """Of their scores."""
+    margin: float
+    """Half the width of the interval of the mean, at 95 %."""
+    tied: bool
+    """Whether it is the first or cannot be told from it."""
+    beaten: Chance
+    """The probability that a run of the first is better than one of this."""
+
+    @property
+    def variant(self) -> Variant:
+        """What was run."""
+        return Variant.from_dict(self.runs[0].variant)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The outcome of finals that are over."""
+
+    finalists: tuple[Finalist, ...]
+    """Best mean first; at least one."""
+    fallen: tuple[TrialRecord, ...]
+    """Of each other finalist a run that did not complete."""
+    corrected: float
+    """The mean of the first without what it owes to being the best of several."""
+
+    @property
+    def first(self) -> Finalist:
+        """Who has the best mean."""
+        return self.finalists[0]
+
+    @property
+    def tied(self) -> int:
+        """How many others cannot be told from the first."""
+        return sum(finalist.tied for finalist in self.finalists[1:])
+
+
+def seeds(recipe: Recipe) -> list[int]:
+    """The new seeds: the i-th depends on the recipe's seed and on i alone."""
+    return [_seed(recipe.seed, i) for i in range(recipe.seeds)]
+
+
+def wanted(records: Iterable[TrialRecord], recipe: Recipe) -> dict[Run, TrialRecord]:
+    """Every run of the finals, seed by seed, with the trial of the search that it repeats.
+
+    Those are the leading distinct variants as the search has found them so far, each at its best
+    learning rate.
+    """
+    leading: dict[str, TrialRecord] = {}
+    for record in ranked(records, recipe):
+        if record.score is not None:
+            leading.setdefault(record.digest, record)
+    chosen = [*leading.values()][: recipe.finalists]
+    return {(r.digest, r.lr, seed): r for seed in seeds(recipe) for r in chosen}
+
+
+def played(records: Iterable[TrialRecord]) -> dict[Run, TrialRecord]:
+    """The runs of the finals that have ended."""
+    return {(r.digest, r.lr, r.seed): r for r in records if r.phase == "finals"}
+
+
+def standing(records: Iterable[TrialRecord], recipe: Recipe) -> Standing | None:
+    """How the finals came out; None without finals, before their end, or if none completed."""
+    records = list(records)
+    done = played(records)
+    if not done or not (runs := wanted(records, recipe)).keys() <= done.keys():
+        return None
+    rows: dict[str, list[TrialRecord]] = {}
+    for run in runs:
+        rows.setdefault(run[0], []).append(done[run])
+    whole = [row for row in rows.values() if all(run.score is not None for run in row)]
+    fallen = [next((r for r in row if r.score is None), None) for row in rows.values()]
+    if not whole:
+        return None
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    return _judged(whole, tuple(filter(None, fallen)), sign)
+
+
+def _judged(rows: list[list[TrialRecord]], fallen: tuple[TrialRecord, ...], sign: int) -> Standing:
+    import numpy as np
+
+    from miras_search.stats import seeds as stats
+
+    scores = sign * np.array([[run.score for run in row] for row in rows], dtype=float)
+    order = np.argsort(-scores.mean(axis=1), kind="stable")
+    scores = scores[order]
+    behind, needed = stats.gaps(scores)
+    finalists = tuple(
+        Finalist(
+            runs=tuple(rows[row]),
+            mean=float(sign * own.mean()),
+            margin=float(margin),
+            tied=bool(gap <= least),
+            beaten=stats.superiority(scores[0], own),
+        )
+        for row, own, margin, gap, least in zip(
+            order, scores, stats.margins(scores), behind, needed, strict=True
+        )
+    )
+    return Standing(finalists, fallen, float(sign * stats.cross_validated(scores)))
+
+
+def kept(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:
+    """The trials whose weights are kept: the best of the search, and the best of each finalist.
+
+    All of these, since a study may be resumed with more trials or more seeds, and another may win.
+    """
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    found: dict[tuple[str, float], TrialRecord] = {}
+    for record in records:
+        if record.phase == "finals" and record.score is not None:
+            own = found.setdefault((record.digest, record.lr), record)
+            if sign * record.score > sign * (own.score or 0.0):
+                found[record.digest, record.lr] = record
+    return [r for r in ranked(records, recipe)[:1] if r.score is not None] + [*found.values()]
+
+
+def winner(records: Iterable[TrialRecord], recipe: Recipe) -> TrialRecord | None:
+    """The trial that stands for the study: the best run of the first of the finals, or, before
+    there is one, the best trial of the search; None if no trial completed."""
+    records = list(records)
+    candidates = kept(records, recipe)
+    if (outcome := standing(records, recipe)) is not None:
+        first = outcome.first.runs[0]
+        return next(
+            r
+            for r in candidates
+            if r.phase == "finals" and (r.digest, r.lr) == (first.digest, first.lr)
+        )
+    return candidates[0] if candidates and candidates[0].phase == "search" else None
+
+
+def _seed(root: int, i: int) -> int:
+    return random.Random(f"{root}/finals/{i}").getrandbits(32)

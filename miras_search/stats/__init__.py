@@ -1,0 +1,1 @@
+"""What scores show and what they do not: pure functions over arrays, without torch and files."""

@@ -1,0 +1,149 @@
+"""What made a difference: effects of axes, of pairs of them, and of settings within a kind.
+
+One test serves all three: how much of what other columns leave of the scores some further columns
+explain, against the same with those leftovers shuffled (Freedman and Lane 1983).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+SHUFFLES = 1999
+"""The smallest p-value is one over one more."""
+LEAST = 5
+"""Degrees of freedom that must be left to judge by."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an axis, a pair of axes or a setting explains; None where the design does not tell."""
+
+    name: str
+    variants: int
+    """That it was looked for in."""
+    share: float | None = None
+    """Of the variance that the axes leave, without what chance explains; at least 0."""
+    p: float | None = None
+    q: float | None = None
+    """The p-value after Benjamini and Hochberg (1995), over all that was tested."""
+
+
+def effects(
+    scores: Array,
+    axes: Mapping[str, Sequence[str]],
+    settings: Mapping[str, Sequence[float | str | None]],
+    seed: int = 0,
+) -> list[Effect]:
+    """Every axis, every pair of axes, and every setting among the variants that have it.
+
+    `scores` are [n], one for each variant; axes and settings have n values each. An axis is judged
+    beside all other axes, a pair beside all axes. A setting is None where a variant has none, and
+    is judged beside all axes among the others: numbers by their rank and its square.
+    """
+    rng = np.random.default_rng(seed)
+    columns = {name: one_hot(values) for name, values in axes.items()}
+    columns = {name: made for name, made in columns.items() if made.shape[1] > 1}
+    found = []
+    for name, added in columns.items():
+        others = [made for other, made in columns.items() if other != name]
+        found.append(explained(name, scores, others, added, rng))
+    for (a, left), (b, right) in combinations(columns.items(), 2):
+        added = (left[:, :, None] * right[:, None, :]).reshape(len(scores), -1)
+        found.append(explained(f"{a} x {b}", scores, [*columns.values()], added, rng))
+    for name, values in settings.items():
+        has = np.array([value is not None for value in values])
+        own = [value for value in values if value is not None]
+        if len({*own}) > 1:
+            beside = [made[has] for made in columns.values()]
+            found.append(explained(name, scores[has], beside, _coded(own), rng))
+    return _controlled(found)
+
+
+def explained(
+    name: str, scores: Array, beside: Sequence[Array], added: Array, rng: np.random.Generator
+) -> Effect:
+    """What the columns `added` [n, k] explain of scores [n] beside others and a mean."""
+    n = len(scores)
+    base = _basis(np.column_stack([np.ones(n), *beside]))
+    new = _basis(_without(base, added))
+    freedom = n - base.shape[1]
+    left = _without(base, scores)
+    rest = freedom - new.shape[1]
+    if not new.shape[1] or rest < LEAST or np.allclose(left, 0, atol=1e-9 * np.abs(scores).max()):
+        return Effect(name, n)
+    shuffled = np.stack([left, *(rng.permutation(left) for _ in range(SHUFFLES))], axis=1)
+    shuffled = _without(base, shuffled)
+    shares = ((new.T @ shuffled) ** 2).sum(axis=0) / (shuffled**2).sum(axis=0)
+    # Equal up to rounding is as extreme.
+    p = float((shares >= shares[0] - 1e-12).mean())
+    adjusted = 1 - (1 - shares[0]) * freedom / rest
+    return Effect(name, n, max(0.0, float(adjusted)), p)
+
+
+def choices(scores: Array, axes: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float | None]]:
+    """For each axis how far each choice is above the mean of its choices, all other axes equal.
+
+    Least squares over all axes at once, so that choices that met better company gain nothing by it;
+    None where a choice cannot be separated from those of other axes.
+    """
+    names = {name: sorted({*values}) for name, values in axes.items()}
+    design = np.column_stack([np.ones(len(scores)), *map(one_hot, axes.values())])
+    fitted = np.linalg.pinv(design) @ scores
+    rows = _basis(design.T)
+    found: dict[str, dict[str, float | None]] = {}
+    at = 1
+    for name, options in names.items():
+        found[name] = {}
+        for i, option in enumerate(options):
+            contrast = np.zeros(design.shape[1])
+            contrast[at : at + len(options)] = -1 / len(options)
+            contrast[at + i] += 1
+            told = np.allclose(_without(rows, contrast), 0, atol=1e-8)
+            found[name][option] = float(contrast @ fitted) if told else None
+        at += len(options)
+    return found
+
+
+def one_hot(values: Sequence[str]) -> Array:
+    """A column for each distinct value in order, [n, values]."""
+    return (np.array(values)[:, None] == np.unique(values)).astype(float)
+
+
+def _coded(values: Sequence[float | str]) -> Array:
+    from scipy.stats import rankdata
+
+    if any(isinstance(value, str) for value in values):
+        return one_hot([str(value) for value in values])
+    ranks = rankdata(values)
+    ranks -= ranks.mean()
+    return np.column_stack([ranks, ranks**2])
+
+
+def _basis(columns: Array) -> Array:
+    """An orthonormal basis of what the columns span, as columns."""
+    left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
+    largest = max(1.0, sizes.max(initial=0.0))
+    return left[:, sizes > 1e-9 * largest]
+
+
+def _without(basis: Array, columns: Array) -> Array:
+    return columns - basis @ (basis.T @ columns)
+
+
+def _controlled(found: Sequence[Effect]) -> list[Effect]:
+    from scipy.stats import false_discovery_control
+
+    p = [effect.p for effect in found if effect.p is not None]
+    q = iter(false_discovery_control(p)) if p else iter(())
+    return [e if e.p is None else replace(e, q=float(next(q))) for e in found]

@@ -1,0 +1,112 @@
+"""Variants on the same seeds: how sure a mean is, which differ, and what the best one is worth.
+
+`scores` are [V, S]: a row for each variant, the best mean first, a column for each seed that all
+of them ran on; higher is better. What was tried, and how often each method errs, is in
+docs/log.md.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+LEVEL = 0.95
+"""Of every interval, and of all comparisons with the first together."""
+
+
+class Chance(NamedTuple):
+    """A probability with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def margins(scores: Array) -> Array:
+    """Half the width of the interval of each mean, [V].
+
+    The larger of two t intervals: of the variant's own spread, and of the spread pooled over all
+    variants. The first alone is of no width where three runs happen to be alike; the second alone
+    is too narrow for a variant that varies more than the others.
+    """
+    variants, seeds = scores.shape
+    own = scores.var(axis=1, ddof=1)
+    return np.maximum(
+        _t(seeds - 1) * np.sqrt(own / seeds),
+        _t(variants * (seeds - 1)) * np.sqrt(own.mean() / seeds),
+    )
+
+
+def gaps(scores: Array) -> tuple[Array, Array]:
+    """How far each mean is behind the first, and how far it must be to be told from it; both [V].
+
+    A gap counts if it is above both margins: of Tukey's range test, which allows for all pairs of
+    variants and so for the first being the best of them (its error is what variants and seeds leave
+    of the scores), and of the paired t test of the two alone, for a pair that varies more than the
+    others.
+    """
+    variants, seeds = scores.shape
+    if variants == 1:
+        return np.zeros(1), np.zeros(1)
+    behind = scores[0] - scores
+    left = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
+    freedom = (variants - 1) * (seeds - 1)
+    pooled = _range(variants, freedom) * np.sqrt((left**2).sum() / freedom / seeds)
+    own = _t(seeds - 1) * np.sqrt(behind.var(axis=1, ddof=1) / seeds)
+    return behind.mean(axis=1), np.maximum(pooled, own)
+
+
+def superiority(first: Array, other: Array) -> Chance:
+    """The probability that a run of the first beats one of the other, on seeds of their own.
+
+    The share of all pairs, a tie counting half (Agarwal et al. 2108.13264, probability of
+    improvement), with Wilson's interval of as many draws as there are seeds: the variance of the
+    share is at most that of so many draws (Birnbaum and Klose 1957).
+    """
+    from scipy.stats import norm
+
+    draws = min(len(first), len(other))
+    share = float(((np.sign(first[:, None] - other) + 1) / 2).mean())
+    z2 = norm.ppf((1 + LEVEL) / 2) ** 2
+    centre = (share + z2 / (2 * draws)) / (1 + z2 / draws)
+    half = np.sqrt(z2 * (share * (1 - share) / draws + z2 / (4 * draws**2))) / (1 + z2 / draws)
+    return Chance(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+
+
+def cross_validated(scores: Array) -> float:
+    """What the first is worth: chosen on all seeds but one, scored on that one, in the mean.
+
+    The mean of the best of several flatters, since luck helped to make it the best. A seed that had
+    no part in the choice does not. Never above the highest mean.
+    """
+    total = scores.sum(axis=1, keepdims=True) - scores
+    # Sums of the same scores in another order differ by rounding.
+    chosen = np.isclose(total, total.max(axis=0), rtol=1e-12, atol=0)
+    return float(((scores * chosen).sum(axis=0) / chosen.sum(axis=0)).mean())
+
+
+def unseen(seeds: int) -> float:
+    """The largest probability of a failed run that so many good runs leave possible."""
+    return 1 - (1 - LEVEL) ** (1 / seeds)
+
+
+@lru_cache
+def _t(freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, freedom))
+
+
+@lru_cache
+def _range(variants: int, freedom: int) -> float:
+    """The quantile of the range of so many means in units of one's error."""
+    from scipy.stats import studentized_range
+
+    return float(studentized_range.ppf(LEVEL, variants, freedom))
