@@ -340,7 +340,7 @@ def total_trials(space: Space, recipe: Recipe) -> int:
         return points if recipe.trials is None else min(recipe.trials, points)
     why = endless or recipe.lr.continuous(LR)
     if recipe.sampler == "grid":
-        raise UserError(f"sampler grid needs a finite space: {why}; list values, or use tpe")
+        raise UserError(f"sampler grid needs a finite space: {why}; list values, or use gp")
     if recipe.trials is None:
         raise UserError(f"trials is required where there is no last point: {why}")
     return recipe.trials

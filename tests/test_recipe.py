@@ -63,6 +63,8 @@ def test_digest_covers_what_decides_a_result():
     other = {
         "name": "x",
         "trials": 3,
+        "finalists": 2,
+        "seeds": 4,
         "sampler": "grid",
         "pruner": "median",
         "executor": "ray",

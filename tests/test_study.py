@@ -330,7 +330,7 @@ def test_a_sweep_cut_off_in_the_middle_loses_and_repeats_nothing(
     tmp_path: Path, how: signal.Signals
 ) -> None:
     out = tmp_path / "out"
-    arguments = ("sweep", *write(tmp_path), f"out={out}", "steps=80", "evaluate=16", "workers=2")
+    arguments = ("sweep", *write(tmp_path), f"out={out}", "steps=160", "evaluate=16", "workers=2")
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
