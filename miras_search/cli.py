@@ -31,6 +31,7 @@ HELP = {
     "variant": "YAML file of one variant, such as best.yaml of a study, or the name of a "
     "published one, such as yaad",
     "study": "folder of a study",
+    "folders": "folders of two or more studies",
     "studies": "folders of finished studies of one space, such as one a seed, and out=FILE.parquet",
     "table": "Parquet file of trials, or the name of a shipped one",
     "settings": "key=value: methods=[tpe, gp/halving], replays=1000, budget=0.25, out=FOLDER",
@@ -43,7 +44,7 @@ HELP = {
 SHOWN = 20
 """Variants, and reasons, that `plan` prints."""
 
-MANY = ("overrides", "size", "settings", "studies")
+MANY = ("overrides", "size", "settings", "studies", "folders")
 """Arguments of any number."""
 
 
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         for name in names:
             metavar = "key=value" if name in MANY else name.upper()
-            metavar = "STUDY" if name == "studies" else metavar
+            metavar = "STUDY" if name in ("studies", "folders") else metavar
             more: dict[str, Any] = {"nargs": "*"} if name in MANY else {}
             if name == "what":
                 more = {"nargs": "?", "choices": ["axes", "tasks", "published"], "default": "axes"}
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         js=True,
     )
     command(_train, "train one variant", "variant", "recipe", "overrides")
+    command(_compare, "hold several studies against each other", "folders", js=True)
     command(_report, "write the leaderboard and the report of a study again", "study")
     command(_resume, "go on with a study", "study", "overrides")
     command(_replay, "train a trial of a study again and compare", "study", "trial")
@@ -155,6 +157,20 @@ def _run(space: Space, recipe: Recipe) -> int:
 
     records = sweep(space, recipe, Console()).records()
     return 0 if any(record.score is not None for record in records) else 1
+
+
+def _compare(options: Any) -> int:
+    from rich.console import Console
+
+    from miras_search.compare import compare
+    from miras_search.report import comparison
+
+    found = compare(options.folders)
+    if options.json:
+        print(json.dumps(comparison.plain(found), indent=2))
+    else:
+        comparison.terminal(found, Console())
+    return 0
 
 
 def _report(options: Any) -> int:

@@ -92,19 +92,31 @@ def played(records: Iterable[TrialRecord]) -> dict[Run, TrialRecord]:
 
 def standing(records: Iterable[TrialRecord], recipe: Recipe) -> Standing | None:
     """How the finals came out; None without finals, before their end, or if none completed."""
-    records = list(records)
-    done = played(records)
-    if not done or not (runs := wanted(records, recipe)).keys() <= done.keys():
-        return None
-    rows: dict[str, list[TrialRecord]] = {}
-    for run in runs:
-        rows.setdefault(run[0], []).append(done[run])
-    whole = [row for row in rows.values() if all(run.score is not None for run in row)]
-    fallen = [next((r for r in row if r.score is None), None) for row in rows.values()]
-    if not whole:
-        return None
-    sign = 1 if recipe.task.direction == "maximize" else -1
-    return _judged(whole, tuple(filter(None, fallen)), sign)
+    return pooled([(records, recipe)])
+
+
+def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing | None:
+    """The finals of studies whose recipes have one digest as if they were one, on the seeds that
+    all of them ran; None unless each has finals that are over.
+
+    A study's finals go on with the same seeds as another's, and nobody became a finalist by them.
+    What two studies ran alike counts once.
+    """
+    rows: dict[tuple[str, float], dict[int, TrialRecord]] = {}
+    shared: list[list[int]] = []
+    sign = 1
+    for records, recipe in studies:
+        done = played(records := list(records))
+        if not done or not (runs := wanted(records, recipe)).keys() <= done.keys():
+            return None
+        for run in runs:
+            rows.setdefault(run[:2], {}).setdefault(run[2], done[run])
+        shared.append(seeds(recipe))
+        sign = 1 if recipe.task.direction == "maximize" else -1
+    each = [[row[seed] for seed in min(shared, key=len)] for row in rows.values()]
+    whole = [row for row in each if all(run.score is not None for run in row)]
+    fallen = [next((run for run in row if run.score is None), None) for row in each]
+    return _judged(whole, tuple(filter(None, fallen)), sign) if whole else None
 
 
 def _judged(rows: list[list[TrialRecord]], fallen: tuple[TrialRecord, ...], sign: int) -> Standing:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 import optuna
 from optuna.trial import TrialState
+
+from miras_search.stats.ranks import spearman
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -84,14 +85,5 @@ def rank_correlations(
     found = {}
     for step, both in sorted(pairs.items()):
         if len(both) >= KNOWN:
-            early, late = (_centred_ranks(column) for column in zip(*both, strict=True))
-            size = math.sqrt((early @ early) * (late @ late))
-            found[step] = float(early @ late) / size if size else 0.0
+            found[step] = spearman(*zip(*both, strict=True))
     return found
-
-
-def _centred_ranks(values: Iterable[float]) -> np.ndarray:
-    """Ranks less their mean; equal values share one."""
-    _, places, counts = np.unique(list(values), return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return ranks - ranks.mean()

@@ -208,13 +208,16 @@ class Recipe(BaseModel, frozen=True):
     @cached_property
     def digest(self) -> str:
         """Twelve hex digits over what decides the result of a trial, not how trials are run."""
+        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def deciding(self) -> dict[str, Any]:
+        """Plain values of the fields that decide the result of a trial."""
         running = {"name", "trials", "finalists", "seeds", "sampler", "pruner"}
         running |= {"executor", "address", "workers"}
         running |= {"accelerator", "wandb", "out", "compile", "recompute"}
         # Without `match` a study has the digest that it had before there was one.
         running |= {"match"} if self.match is None else set()
-        content = {name: value for name, value in self.to_dict().items() if name not in running}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        return {name: value for name, value in self.to_dict().items() if name not in running}
 
 
 def _field(name: str, value: Any) -> Any:

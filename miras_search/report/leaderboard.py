@@ -240,7 +240,7 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         console.print(Text(f"{len(entries) - SHOWN} more variants are in leaderboard.csv."))
     outcome = finals.standing(records, recipe)
     if outcome is not None:
-        console.print(_finals_table(outcome, shared, console.width))
+        console.print(finals_table(outcome, shared, console.width))
         console.print(Text("\n".join(text.finals(outcome))))
     told = [*continual.lines(entries, recipe), text.endings(records)]
     if foretelling := text.foretelling(records):
@@ -248,7 +248,13 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     console.print(Text("\n".join([*told, *text.caveats(entries, recipe, outcome)])))
 
 
-def _finals_table(outcome: finals.Standing, shared: Iterable[str], width: int) -> Table:
+def finals_table(
+    outcome: finals.Standing,
+    shared: Iterable[str],
+    width: int,
+    found_by: Sequence[Sequence[str]] | None = None,
+) -> Table:
+    """The finalists, best mean first, and the studies that each is of, if there are several."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -258,14 +264,17 @@ def _finals_table(outcome: finals.Standing, shared: Iterable[str], width: int) -
     table.add_column("variant", ratio=1, overflow="fold")
     for name in ("mean", "95 %", "P(first better)"):
         table.add_column(name, justify="right", no_wrap=True)
-    for finalist in outcome.finalists:
-        first = finalist is outcome.first
+    if found_by is not None:
+        table.add_column("study", overflow="fold")
+    for i, finalist in enumerate(outcome.finalists):
         cells = [
-            "first" if first else "tied" if finalist.tied else "",
+            "first" if i == 0 else "tied" if finalist.tied else "",
             text.wrapped(label(finalist.variant, shared), max(20, width - 60)),
             text.score(finalist.mean),
             f"\u00b1 {text.score(finalist.margin)}",
-            text.NONE if first else text.chance(finalist.beaten),
+            text.chance(finalist.beaten) if i else text.NONE,
         ]
-        table.add_row(*map(Text, cells), style="bold" if first else "")
+        if found_by is not None:
+            cells.append("\n".join(found_by[i]))
+        table.add_row(*map(Text, cells), style="" if i else "bold")
     return table
