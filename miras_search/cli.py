@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  miras-search sweep spaces/core.yaml recipes/bytes.yaml trials=20 out=runs/mine
-  miras-search plan spaces/core.yaml recipes/recall.yaml
+  miras-search sweep core bytes trials=20 out=runs/mine
+  miras-search plan core recall
   miras-search show yaad
   miras-search list --json
 """
 
 HELP = {
     "space": "YAML file of a space, or the name of a shipped one, such as core",
-    "recipe": "YAML file of a recipe",
+    "recipe": "YAML file of a recipe, or the name of a shipped one, such as bytes",
     "variant": "YAML file of one variant, such as best.yaml of a study, or the name of a "
     "published one, such as yaad",
     "study": "folder of a study",
@@ -344,8 +344,8 @@ def _list(options: Any) -> int:
 
     found: dict[str, Any]
     if options.what == "published":
+        from miras_search.shipped import PUBLISHED
         from miras_search.space import Space
-        from miras_search.space_file import PUBLISHED
 
         spaces = [Space.load(file) for file in sorted(PUBLISHED.glob("*.yaml"))]
         variants = {space.name: (space, _only(space, space.name)) for space in spaces}

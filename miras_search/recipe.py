@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from miras_search import parsing, reach, samplers
+from miras_search import parsing, reach, samplers, shipped
 from miras_search.errors import InvalidValues, Path, UserError, nearest
 from miras_search.macro.base import Macro
 from miras_search.match import solve
@@ -29,7 +29,6 @@ from miras_search.nodes import Choices, Fixed, Range
 from miras_search.size import Match, Size
 from miras_search.space import Rejection, Space
 from miras_search.space_file import KEYS as SPACE_KEYS
-from miras_search.space_file import located
 from miras_search.tasks.base import Task
 from miras_search.variant import Variant
 from miras_search.yaml_file import Document, Override, dump
@@ -129,11 +128,12 @@ class Recipe(BaseModel, frozen=True):
 
     @classmethod
     def load(cls, file: str | File, overrides: Iterable[str | Override] = ()) -> Recipe:
-        """Read a recipe.
+        """Read a recipe; a bare name such as "recall" is a shipped one.
 
         Raises:
             UserError: every problem of the file and the overrides, one line each.
         """
+        file = shipped.recipe(file)
         document = Document.load(file, overrides)
         found = InvalidValues(document.found)
         try:
@@ -266,8 +266,8 @@ def load_pair(
         problems += error.problems
     if space is not None and recipe is not None:
         documents = [
-            Document.load(located(space_file), routed["space"]),
-            Document.load(recipe_file, routed["recipe"]),
+            Document.load(shipped.space(space_file), routed["space"]),
+            Document.load(shipped.recipe(recipe_file), routed["recipe"]),
         ]
         problems += _unshared(space, recipe, *documents)
         try:

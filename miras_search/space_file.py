@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path as File
 from typing import Any
 
-from miras_search import parsing
+from miras_search import parsing, shipped
 from miras_search.errors import InvalidValues, Path, UserError, nearest
 from miras_search.node_parsing import parse_choice, parse_field
 from miras_search.nodes import Node
@@ -18,13 +18,6 @@ from miras_search.variant import Variant
 from miras_search.where import Rule
 from miras_search.yaml_file import Document, Override
 
-_HERE = File(__file__).resolve().parent
-SHIPPED = next(f for f in (_HERE / "spaces", _HERE.parent / "spaces") if f.is_dir())
-"""Where a space is looked for that is not beside the file that names it: inside the installed
-package, beside it in a checkout."""
-PUBLISHED = SHIPPED / "published"
-"""Models of the literature, each a space of size one."""
-
 COMPOSITION = ("name", "source", "include", "union", "where")
 KEYS = (*COMPOSITION, *Variant.model_fields)
 """The top-level keys of a space."""
@@ -32,25 +25,9 @@ KEYS = (*COMPOSITION, *Variant.model_fields)
 
 def load(file: str | File, overrides: Iterable[str | Override] = ()) -> Space:
     """See `Space.load`."""
-    file = located(file)
+    file = shipped.space(file)
     document = Document.load(file, overrides)
     return _space(_Source(document.data, document, stack=(file.resolve(),)), file.stem)
-
-
-def located(file: str | File) -> File:
-    """The file that is meant; a bare name such as "yaad" is a shipped one.
-
-    Raises:
-        UserError: there is no shipped space of this name.
-    """
-    file = File(file)
-    if not file.exists() and file.parent == File() and not file.suffix:
-        shipped = {f.stem: f for folder in (PUBLISHED, SHIPPED) for f in folder.glob("*.yaml")}
-        if file.name not in shipped:
-            told = f"neither a file nor a shipped space: {nearest(file.name, shipped)}"
-            raise UserError(f"{file}: {told}")
-        return shipped[file.name]
-    return file
 
 
 def from_dict(data: Mapping[str, Any], name: str) -> Space:
@@ -213,7 +190,7 @@ def _found(name: Any, stack: tuple[File, ...]) -> File:
     if not isinstance(name, str):
         raise InvalidValues([((), f"expected the name of a space, got {name!r}")])
     spelled = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
-    folders = dict.fromkeys([*(file.parent for file in stack[-1:]), SHIPPED])
+    folders = dict.fromkeys([*(file.parent for file in stack[-1:]), shipped.SPACES])
     file = next((f for folder in folders if (f := (folder / spelled).resolve()).is_file()), None)
     if file is None:
         known = [

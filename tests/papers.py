@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from miras_search.layer import memorize
 from miras_search.nn.features import PolynomialFeatures, feature_width
+from miras_search.shipped import PUBLISHED
 from miras_search.space import Space
-from miras_search.space_file import PUBLISHED
 
 T, K = 21, 4
 LOWERINGS = pytest.mark.parametrize("lowering", ["reference", "chunked"])

@@ -6,7 +6,7 @@ from test_against_papers_deep import EQUATIONS as DEEP
 from test_against_papers_matrix import EQUATIONS as MATRIX
 from torch import outer
 
-from miras_search.space_file import PUBLISHED
+from miras_search.shipped import PUBLISHED
 from miras_search.variant import Variant
 
 DELTA = {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}

@@ -18,7 +18,7 @@ import miras_search
 from miras_search import registry
 from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
-from miras_search.space_file import PUBLISHED
+from miras_search.shipped import PUBLISHED
 from miras_search.study import Study
 from miras_search.testing import combinations
 from miras_search.trial import run as run_trial

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from miras_search import samplers
+from miras_search import samplers, shipped
 from miras_search.benchmark.replay import Outcomes, Replays, replay
-from miras_search.benchmark.table import Table, located
+from miras_search.benchmark.table import Table
 from miras_search.benchmark.verdict import (
     SURE,
     TOP,
@@ -84,7 +84,7 @@ def simulate(file: str, settings: Settings, console: Console) -> Path:
         trials = min(points, max(early(outcomes), round(share * points)))
         found[name] = replay(outcomes, name, settings.replays, trials, settings.seed)
     curves = {n: {unit: curve(outcomes, own, unit) for unit in UNITS} for n, own in found.items()}
-    folder = Path(settings.out or Path("runs") / f"{located(file).stem}-replays")
+    folder = Path(settings.out or Path("runs") / f"{shipped.table(file).stem}-replays")
     write_whole(folder / "curves.csv", _csv(curves))
     _draw(curves, settings.budget, folder / "curves.svg")
     _print(outcomes, found, curves, console)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miras_search.errors import UserError, nearest
+from miras_search import shipped
+from miras_search.errors import UserError
 from miras_search.recipe import Recipe
 from miras_search.registry import CHOICES
 from miras_search.report.leaderboard import score_on_test
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from miras_search.folder import StudyFolder
     from miras_search.record import TrialRecord
 
-SHIPPED = Path(__file__).parent
-"""Where tables lie that go by a bare name."""
 FORMAT = 1
 """Of the file; another is refused."""
 METADATA = b"miras_search"
@@ -101,7 +100,7 @@ class Table:
         import pyarrow
         from pyarrow import parquet
 
-        file = located(file)
+        file = shipped.table(file)
         try:
             trials = parquet.read_table(file)
             about = json.loads((trials.schema.metadata or {})[METADATA])
@@ -140,22 +139,6 @@ class Table:
             temporary.replace(file)
         except OSError as error:
             raise UserError(f"{file}: cannot be written: {error.strerror}") from None
-
-
-def located(file: str | Path) -> Path:
-    """The file that is meant.
-
-    Raises:
-        UserError: neither a file nor the name of a shipped table.
-    """
-    file = Path(file)
-    if file.exists() or file.parent != Path() or file.suffix:
-        return file
-    shipped = {found.stem: found for found in SHIPPED.glob("*.parquet")}
-    if file.name not in shipped:
-        told = nearest(file.name, shipped) if shipped else "none is shipped"
-        raise UserError(f"{file}: neither a file nor a shipped table: {told}")
-    return shipped[file.name]
 
 
 def _common(recipe: Recipe) -> Recipe:
