@@ -6,9 +6,6 @@ import fcntl
 import json
 import re
 import secrets
-import signal
-import threading
-from contextlib import contextmanager
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +19,7 @@ from optuna.trial import TrialState
 from miras_search import finals, pruning, reach, samplers, wandb_log
 from miras_search.errors import UserError
 from miras_search.folder import WEIGHTS, StudyFolder
+from miras_search.interrupts import CTRL_C
 from miras_search.record import write_whole
 from miras_search.report.leaderboard import write_csv
 from miras_search.samplers.base import SPEC, Exhausted
@@ -32,28 +30,12 @@ from miras_search.variant import Variant
 from miras_search.yaml_file import dump
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from miras_search.recipe import Recipe
     from miras_search.record import Phase, Point, TrialRecord
     from miras_search.samplers.base import Sampler
     from miras_search.space import Space
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until what is being written is written."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if pressed:
-            raise KeyboardInterrupt
 
 
 class Study:
@@ -121,9 +103,11 @@ class Study:
                 told = f"{self.folder.journal_file}: expected an Optuna journal: {error}"
                 raise UserError(told) from None
             raise
+        CTRL_C.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
+        CTRL_C.end()
         self._lock.close()
 
     @property
@@ -142,7 +126,7 @@ class Study:
         """Of these, how many are of the search."""
         return self.asked - len(self._finals)
 
-    @_uninterrupted()
+    @CTRL_C.held()
     def ask(self) -> TrialSpec | None:
         """The next trial to run: None while there is none, and for good if no trial is running.
 
@@ -195,7 +179,7 @@ class Study:
                 return spec
         return None
 
-    @_uninterrupted()
+    @CTRL_C.held()
     def hear(self, number: int, point: Point) -> str | None:
         """Take an evaluation of a running trial; why the trial shall stop there, if it shall."""
         _, trial = self._live[number]
@@ -206,7 +190,7 @@ class Study:
             f"at step {point.step} of {self.recipe.steps}: its score was not among the best there"
         )
 
-    @_uninterrupted()
+    @CTRL_C.held()
     def tell(self, record: TrialRecord) -> None:
         """Take the result of a trial, and bring the files people read up to date."""
         _, trial = self._live.pop(record.number)
