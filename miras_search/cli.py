@@ -36,6 +36,8 @@ HELP = {
     "table": "Parquet file of trials, or the name of a shipped one",
     "settings": "key=value: methods=[tpe, gp/halving], replays=1000, budget=0.25, out=FOLDER",
     "trial": "number of a trial",
+    "checkpoint": "folder of a trial with weights, such as runs/mine/best",
+    "target": "a new folder",
     "size": "key=value of the model, such as width=128, layers=4, mlp=0",
     "what": "axes (the default), tasks or published",
     "overrides": "key=value that changes a key of either file, such as steps=100 or chunk=64",
@@ -115,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command(_train, "train one variant", "variant", "recipe", "overrides")
     command(_compare, "hold several studies against each other", "folders", js=True)
+    command(_export, "write a trained model to a folder to publish", "checkpoint", "target")
     command(_report, "write the leaderboard and the report of a study again", "study")
     command(_resume, "go on with a study", "study", "overrides")
     command(_replay, "train a trial of a study again and compare", "study", "trial")
@@ -170,6 +173,14 @@ def _compare(options: Any) -> int:
         print(json.dumps(comparison.plain(found), indent=2))
     else:
         comparison.terminal(found, Console())
+    return 0
+
+
+def _export(options: Any) -> int:
+    from miras_search.export import export
+
+    folder = export(options.checkpoint, options.target)
+    print(f"{folder}: a model that miras_search.load reads; its card is {folder / 'README.md'}")
     return 0
 
 

@@ -24,6 +24,8 @@ class Codec:
     """The tokens of each of some texts, with nothing added."""
     decode: Callable[[list[int]], str]
     """The text of some tokens; what is no text, such as half a character, becomes U+FFFD."""
+    to_json: Callable[[], str] | None = None
+    """What a tokenizer.json has; None for bytes."""
 
 
 BYTES = Codec(
@@ -67,6 +69,7 @@ def _codec(tokenizer: str, changed: int | None) -> Codec:
             told.ids for told in found.encode_batch_fast(texts, add_special_tokens=False)
         ],
         decode=lambda tokens: found.decode(tokens, skip_special_tokens=False),
+        to_json=found.to_str,
     )
 
 

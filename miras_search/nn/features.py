@@ -34,11 +34,17 @@ class PolynomialFeatures(nn.Module):
         self.degree = degree
         start = torch.tensor([1 / math.factorial(i) for i in range(degree + 1)])
         self.coefficients = nn.Parameter(start.expand(heads, -1).clone())
+        self.width = width
+        self.tabulate()
+
+    def tabulate(self) -> None:
+        """Make the tables of monomials, which no checkpoint holds."""
+        device = self.coefficients.device
         # Each monomial is a product of `degree` factors; the variable after the last one is 1.
-        chosen = list(combinations_with_replacement(range(width + 1), degree))
-        self.register_buffer("monomials", torch.tensor(chosen), persistent=False)
-        degrees = [sum(i < width for i in factors) for factors in chosen]
-        self.register_buffer("degrees", torch.tensor(degrees), persistent=False)
+        chosen = list(combinations_with_replacement(range(self.width + 1), self.degree))
+        self.register_buffer("monomials", torch.tensor(chosen, device=device), persistent=False)
+        degrees = [sum(i < self.width for i in factors) for factors in chosen]
+        self.register_buffer("degrees", torch.tensor(degrees, device=device), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x `[B, T, H, K]` to `[B, T, H, feature_width(K, degree)]`."""
