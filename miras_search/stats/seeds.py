@@ -1,8 +1,7 @@
 """Variants on the same seeds: how sure a mean is, which differ, and what the best one is worth.
 
 `scores` are [V, S]: a row for each variant, the best mean first, a column for each seed that all
-of them ran on; higher is better. What was tried, and how often each method errs, is in
-docs/log.md.
+of them ran on; higher is better. How often each method errs is in docs/statistics.md.
 """
 
 from __future__ import annotations
