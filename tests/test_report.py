@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+import random
+import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -14,7 +16,9 @@ import pytest
 import study_samples as samples
 from rich.console import Console
 
+from miras_search.registry import kinds
 from miras_search.report import equations, figures, svg, text
+from miras_search.report.differences import differences
 from miras_search.report.html import write_report
 from miras_search.report.leaderboard import (
     COLUMNS,
@@ -101,6 +105,69 @@ def test_terminal_is_as_wide_as_the_terminal(how, width):
     first = next(line for line in out.splitlines() if line.split()[:1] == ["1"])
     assert f"{best.score:.4f}" in first
     assert "matrix" in first
+
+
+def planted(how, **effects):
+    """Noise of one seed a variant, and what each kind adds to it for the better."""
+    rng = random.Random(1)
+    sign = 1 if how.task.direction == "maximize" else -1
+    records = []
+    for variant in samples.variants():
+        kinds = {choice.kind for choice in variant.axes().values()}
+        worth = 0.02 * rng.gauss(0, 1) + sum(more for k, more in effects.items() if k in kinds)
+        records.append(samples.record(len(records), variant, 0.5 + sign * worth, how=how))
+    return records
+
+
+def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
+    records = planted(how, mlp=0.1, momentum=-0.1)
+    found = differences(best_per_variant(records, how), how)
+    assert {effect.name for effect in found.shown} == {"memory", "algorithm"}
+    assert found.variants == len(samples.variants())
+    assert not found.settings  # none differs within a kind
+    # Attention came with a bias of its own: nothing to hold it against.
+    assert [*found.against_mean["memory"]] == ["mlp", "matrix", "attention"]
+    better, worse, alone = found.against_mean["memory"].values()
+    sign = 1 if how.task.direction == "maximize" else -1
+    assert better == pytest.approx(0.05 * sign, abs=0.02)
+    assert worse == pytest.approx(-better)
+    assert alone is None
+    flat = " ".join(printed(records, how, 100).split())
+    assert re.search(r"made a difference over 25 variants: memory \(\d\d%\), algo\w+ \(", flat)
+    page = write_report(samples.folder(tmp_path / "study", how, records)).read_text()
+    assert page.count('class="n shown"') == 2
+    assert "Memory, with all other axes equal" in page
+    assert "Bias, with all other axes equal" not in page
+
+
+def test_noise_makes_no_difference(how, tmp_path):
+    records = planted(how)
+    assert "none is shown to make a difference" in " ".join(printed(records, how, 100).split())
+    page = write_report(samples.folder(tmp_path / "study", how, records)).read_text()
+    assert 'class="n shown"' not in page
+    assert "with all other axes equal" not in page
+
+
+def test_settings_are_judged_among_the_variants_that_have_them():
+    how = samples.recipe()
+    base = samples.variants()[0]
+    records = []
+    for i in range(24):
+        variant = base.replace(memory=kinds("memory")["slots"](slots=8 + i)) if i % 2 else base
+        variant = variant.replace(chunk=1 + i)
+        records.append(samples.record(i, variant, 0.5 + 0.01 * i * (i % 2), how=how))
+    found = differences(best_per_variant(records, how), how)
+    judged = {effect.name: effect for effect in found.settings}
+    assert judged["memory.slots.slots"].variants == 12
+    assert judged["memory.slots.slots"].share == pytest.approx(1.0)
+    assert judged["chunk"].variants == 24
+    assert "learning rate" not in judged  # one for all
+
+
+def test_of_few_variants_nothing_is_said(how):
+    records = planted(how, mlp=0.1)[:8]
+    assert differences(best_per_variant(records, how), how) is None
+    assert "difference over" not in printed(records, how, 100)
 
 
 def test_caveats_say_only_what_is_so():

@@ -265,6 +265,16 @@ def test_a_choice_gains_nothing_by_its_company():
     assert set(confounded["a"].values()) == {None}
 
 
+def test_what_came_in_one_company_only_is_left_out():
+    """z was tried with "own" only: the others are still compared with each other."""
+    a = ["x", "x", "y", "y"] * 3 + ["z"] * 3
+    b = ["good", "bad"] * 6 + ["own"] * 3
+    scores = np.array([0.4 * (p == "x") + 1.0 * (q == "good") for p, q in zip(a, b, strict=True)])
+    told = effects.choices(scores, {"a": a, "b": b})
+    assert told["a"] == {"x": pytest.approx(0.2), "y": pytest.approx(-0.2), "z": None}
+    assert told["b"] == {"good": pytest.approx(0.5), "bad": pytest.approx(-0.5), "own": None}
+
+
 def test_too_few_to_judge_by():
     told = effects.effects(
         np.arange(4.0), {"a": ["x", "y", "x", "y"], "b": ["u", "u", "v", "v"]}, {}

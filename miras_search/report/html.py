@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import finals
 from miras_search.record import write_whole
 from miras_search.report import continual, equations, figures, text
+from miras_search.report.differences import differences, shows
 from miras_search.report.leaderboard import (
     Entry,
     best_per_variant,
@@ -70,6 +71,7 @@ def write_report(folder: StudyFolder) -> Path:
             levels=_levels(recipe),
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),
+            differences=differences(entries, recipe),
             figures=figures.draw(entries, recipe),
             foretelling=text.foretelling(records),
             trials=rows(records, recipe),
@@ -99,11 +101,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters = (text.score, text.rate, text.count, text.memory, text.duration, text.bound)
-    filters += (text.chance,)
+    filters += (text.chance, text.percent)
     environment.filters |= {made.__name__: made for made in filters}
     environment.filters |= {"equation": equations.html, "on_test": score_on_test}
     environment.filters |= {"label": label}
-    environment.filters |= {"summary": continual.told}
+    environment.filters |= {"summary": continual.told, "differing": text.differences}
+    environment.tests["shown"] = shows
     return environment
 
 

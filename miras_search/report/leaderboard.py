@@ -13,6 +13,7 @@ from miras_search import finals
 from miras_search.folder import ranked
 from miras_search.record import write_whole
 from miras_search.report import continual, text
+from miras_search.report.differences import differences
 from miras_search.variant import Variant
 
 if TYPE_CHECKING:
@@ -243,6 +244,8 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         console.print(finals_table(outcome, shared, console.width))
         console.print(Text("\n".join(text.finals(outcome))))
     told = [*continual.lines(entries, recipe), text.endings(records)]
+    if made := differences(entries, recipe):
+        told += text.differences(made)
     if foretelling := text.foretelling(records):
         told.append(foretelling)
     console.print(Text("\n".join([*told, *text.caveats(entries, recipe, outcome)])))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from miras_search.finals import Standing
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
+    from miras_search.report.differences import Differences
     from miras_search.report.leaderboard import Entry
     from miras_search.stats.seeds import Chance
     from miras_search.tasks.base import Levels
@@ -57,6 +58,11 @@ def memory(value: int | None) -> str:
 def share(value: float | None) -> str:
     """A signed deviation in percent."""
     return NONE if value is None else f"{value:+.2%}"
+
+
+def percent(value: float) -> str:
+    """A share in whole percent, to a tenth where it is small."""
+    return f"{value:.1%}" if 0 < value < 0.0995 else f"{value:.0%}"
 
 
 def duration(seconds: float) -> str:
@@ -150,6 +156,21 @@ def matched(entries: Sequence[Entry], recipe: Recipe) -> str | None:
 def chance(found: Chance) -> str:
     """A probability and its interval."""
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def differences(found: Differences) -> list[str]:
+    """What is shown to have made a difference, and what these words are worth."""
+    from miras_search.report.differences import ALARMS
+
+    judged = f"Of {len(found.judged)} axes, pairs of axes and settings"
+    if not found.shown:
+        return [f"{judged}, none is shown to make a difference over {found.variants} variants."]
+    named = ", ".join(f"{effect.name} ({percent(effect.share or 0.0)})" for effect in found.shown)
+    return [
+        f"{judged}, these made a difference over {found.variants} variants: {named}.",
+        "In brackets the share that each explains of the variance which all other axes leave. Of "
+        f"what is named so, in the mean over studies, at most {ALARMS:.0%} makes no difference.",
+    ]
 
 
 def finals(outcome: Standing) -> list[str]:

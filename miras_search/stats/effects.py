@@ -92,27 +92,38 @@ def explained(
 
 
 def choices(scores: Array, axes: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float | None]]:
-    """For each axis how far each choice is above the mean of its choices, all other axes equal.
+    """For each axis how far each choice is above the mean of those it can be compared with, all
+    other axes equal.
 
-    Least squares over all axes at once, so that choices that met better company gain nothing by it;
-    None where a choice cannot be separated from those of other axes.
+    Least squares over all axes at once, so that choices that met better company gain nothing by it.
+    Two choices can be compared where the design tells their difference; of the sets that can, the
+    one with the most scores is told, and None of all other choices.
     """
-    names = {name: sorted({*values}) for name, values in axes.items()}
     design = np.column_stack([np.ones(len(scores)), *map(one_hot, axes.values())])
     fitted = np.linalg.pinv(design) @ scores
     rows = _basis(design.T)
     found: dict[str, dict[str, float | None]] = {}
     at = 1
-    for name, options in names.items():
-        found[name] = {}
-        for i, option in enumerate(options):
-            contrast = np.zeros(design.shape[1])
-            contrast[at : at + len(options)] = -1 / len(options)
-            contrast[at + i] += 1
-            told = np.allclose(_without(rows, contrast), 0, atol=1e-8)
-            found[name][option] = float(contrast @ fitted) if told else None
+    for name, values in axes.items():
+        options, counts = np.unique(values, return_counts=True)
+        own = range(at, at + len(options))
+        # To be told apart is transitive, so that whoever has one has the whole set.
+        sets = [[j for j in own if i == j or _told(rows, i, j)] for i in own]
+        largest = max(sets, key=lambda some: (len(some) > 1, sum(counts[j - at] for j in some)))
+        told = largest if len(largest) > 1 else []
+        found[name] = {
+            str(option): float(fitted[i] - fitted[told].mean()) if i in told else None
+            for i, option in zip(own, options, strict=True)
+        }
         at += len(options)
     return found
+
+
+def _told(rows: Array, one: int, other: int) -> bool:
+    """Whether the difference of two coefficients is in the span of a design's rows."""
+    contrast = np.zeros(len(rows))
+    contrast[one], contrast[other] = 1, -1
+    return np.allclose(_without(rows, contrast), 0, atol=1e-8)
 
 
 def one_hot(values: Sequence[str]) -> Array:

@@ -1,0 +1,108 @@
+"""What made a difference: the effects of axes, of pairs of them and of settings in a study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from miras_search.registry import CHOICES
+from miras_search.stats.effects import Effect, choices, effects
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from miras_search.recipe import Recipe
+    from miras_search.report.leaderboard import Entry
+
+RATE = "learning rate"
+ALARMS = 0.05
+"""Expected share of false ones among the effects that are shown."""
+LEAST = 12
+"""Variants below which nothing is looked for."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Effects on the best score of each variant."""
+
+    variants: int
+    axes: list[str]
+    """That differ, by their kinds."""
+    found: dict[str, Effect]
+    """Every effect by its name: an axis, "one x other" of two axes, or a setting."""
+    against_mean: dict[str, dict[str, float | None]]
+    """For each axis the kinds against the mean of the axis, best first, all other axes equal; None
+    where the trials do not tell."""
+
+    @property
+    def judged(self) -> list[Effect]:
+        """Effects that the trials could tell, largest first."""
+        told = [effect for effect in self.found.values() if effect.p is not None]
+        return sorted(told, key=lambda effect: (-(effect.share or 0.0), effect.p or 0.0))
+
+    @property
+    def shown(self) -> list[Effect]:
+        """Effects that are there, but for a share of `ALARMS` among them; largest first."""
+        return [effect for effect in self.judged if shows(effect)]
+
+    def of(self, one: str, other: str) -> Effect | None:
+        """The effect of an axis, where both are the same, or of a pair."""
+        if one == other:
+            return self.found.get(one)
+        return self.found.get(f"{one} x {other}") or self.found.get(f"{other} x {one}")
+
+    @property
+    def settings(self) -> list[Effect]:
+        """Judged effects of settings."""
+        pairs = {f"{a} x {b}" for a in self.axes for b in self.axes}
+        return [e for e in self.judged if e.name not in pairs and e.name not in self.axes]
+
+
+def shows(effect: Effect | None) -> bool:
+    """Whether it is said to be there."""
+    return effect is not None and effect.q is not None and effect.q <= ALARMS
+
+
+def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
+    """What is to be said of the variants with a score; None of too few."""
+    entries = [entry for entry in entries if entry.best.score is not None]
+    if len(entries) < LEAST:
+        return None
+    scores = np.array([entry.best.score for entry in entries], dtype=float)
+    axes = {
+        axis: [entry.variant.choices()[axis].kind for entry in entries]
+        for axis in CHOICES
+        if len({entry.variant.choices()[axis].kind for entry in entries}) > 1
+    }
+    rows = [_settings(entry) for entry in entries]
+    names = sorted({name for row in rows for name in row})
+    settings = {name: [row.get(name) for row in rows] for name in names}
+    found = {effect.name: effect for effect in effects(scores, axes, settings)}
+    means = choices(scores, axes) if axes else {}
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    ordered = {axis: _best_first(means[axis], sign) for axis in axes}
+    return Differences(len(entries), list(axes), found, ordered)
+
+
+def _settings(entry: Entry) -> dict[str, float | str]:
+    """Settings by name: of the variant, and of the kind that was chosen on each axis."""
+    variant = entry.variant
+    found: dict[str, Any] = {RATE: entry.best.lr, **variant.side_choices()}
+    for axis, choice in variant.choices().items():
+        found |= {f"{axis}.{choice.kind}.{k}": v for k, v in choice.model_dump().items()}
+    return {name: _coded(value) for name, value in found.items()}
+
+
+def _coded(value: Any) -> float | str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number else str(value)
+
+
+def _best_first(found: dict[str, float | None], sign: int) -> dict[str, float | None]:
+    def order(kind: str) -> tuple[bool, float]:
+        value = found[kind]
+        return value is None, -sign * (value or 0.0)
+
+    return {kind: found[kind] for kind in sorted(found, key=order)}
