@@ -1,6 +1,9 @@
 """Leaderboards, figures and the HTML page, from records made by hand."""
 
+import base64
 import csv
+import hashlib
+import html
 import io
 import json
 import math
@@ -271,13 +274,18 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.text.append(data)
 
 
 def check(source):
     page = Page(source)
-    assert not {"script", "iframe", "object", "embed", "img"} & {*page.tags}
+    assert not {"iframe", "object", "embed", "img"} & {*page.tags}
+    # One script, which is the only one that the page lets run.
+    (script,) = re.findall(r"<script>(.*?)</script>", source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert re.findall(r"script-src ([^;\"]*)\"", source) == [f"'sha256-{digest}'"]
+    assert page.tags.count("script") == 1
     assert all(a.startswith("#") or a == "data:," for a in page.addresses)
     assert "@import" not in source
     assert "url(http" not in source
@@ -337,49 +345,96 @@ def test_numbers_that_are_not_finite_do_not_break_a_page(tmp_path):
 
 @pytest.fixture(scope="module")
 def browser_page(tmp_path_factory):
-    """A report with every box open, and a script that says how wide the page came out."""
+    """A report that was written, just as it is."""
     if not CHROMIUM.exists():
         pytest.skip(f"there is no browser at {CHROMIUM}")
     how = samples.recipe()
-    folder = samples.folder(
-        tmp_path_factory.mktemp("browser") / "study", how, samples.study(how), name="long" * 60
-    )
-    source = write_report(folder).read_text()
-    assert "Content-Security-Policy" in source
-    measure = """<script>
-      const root = document.documentElement;
-      const overflow = [...document.querySelectorAll("main *")].filter(e =>
-        !e.closest(".scroll, pre, .equation, svg") &&
-        e.getBoundingClientRect().right > root.clientWidth + 1);
-      document.title = JSON.stringify({width: root.scrollWidth, seen: root.clientWidth,
-        overflow: overflow.map(e => e.tagName)});
-    </script>"""
-    source = source.replace("http-equiv", "data-was").replace("<details>", "<details open>")
-    page = folder.path / "page.html"
-    page.write_text(source.replace("</body>", f"{measure}</body>"))
-    return page
+    path = tmp_path_factory.mktemp("browser") / "study"
+    return write_report(samples.folder(path, how, samples.study(how), name="long" * 60))
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_fits_the_screen(browser_page, tmp_path, width):
-    # A browser window has a least width; a frame has none.
+def browse(page, tmp_path, width, script):
+    """What a script returns that is given the window of a page, and what the browser complained of.
+
+    The page is in a frame: a browser window has a least width, and no script can be added to it.
+    """
     frame = tmp_path / "frame.html"
     style = f"width:{width}px;height:900px;border:0"
     frame.write_text(
-        f'<body><iframe style="{style}" src="{browser_page.as_uri()}"></iframe>'
-        "<script>onload = () => document.title = frames[0].document.title</script>"
+        f'<body><iframe style="{style}" src="{page.as_uri()}"></iframe><script>'
+        f"const told = (window) => {{ const document = window.document; {script} }};"
+        "onload = () => document.title = JSON.stringify(told(frames[0]));</script>"
     )
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
         "--disable-background-networking --disable-component-update --allow-file-access-from-files "
-        f"--window-size=1400,1000 --user-data-dir={tmp_path / 'profile'} --dump-dom"
+        f"--window-size=1400,1000 --user-data-dir={tmp_path / 'profile'} --dump-dom "
+        "--enable-logging=stderr"
     )
     found = subprocess.run(
         [CHROMIUM, *flags.split(), frame.as_uri()], capture_output=True, text=True, timeout=120
     )
     shutil.rmtree(tmp_path / "profile", ignore_errors=True)
     title = found.stdout.split("<title>")[1].split("</title>")[0]
-    measured = json.loads(title.replace("&quot;", '"'))
+    complaints = [line for line in found.stderr.splitlines() if "CONSOLE" in line]
+    return json.loads(html.unescape(title)), complaints
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_the_screen(browser_page, tmp_path, width):
+    measured, complaints = browse(
+        browser_page,
+        tmp_path,
+        width,
+        """
+        document.querySelectorAll("details").forEach(box => box.open = true);
+        document.getElementById("every").checked = true;
+        const root = document.documentElement;
+        const overflow = [...document.querySelectorAll("main *")].filter(e =>
+          !e.closest(".scroll, pre, .equation, svg") &&
+          e.getBoundingClientRect().right > root.clientWidth + 1);
+        return {width: root.scrollWidth, seen: root.clientWidth,
+          overflow: overflow.map(e => e.tagName)};
+        """,
+    )
     assert measured["overflow"] == []
     assert measured["width"] == measured["seen"]
     assert width - 20 <= measured["seen"] <= width  # but for a scroll bar
+    assert complaints == []
+
+
+def test_tables_sort_by_a_click(browser_page, tmp_path):
+    """Numbers by their size and not as they are written, names by the alphabet, gaps last."""
+    (orders, seen), complaints = browse(
+        browser_page,
+        tmp_path,
+        1280,
+        """
+        const found = {};
+        for (const table of document.querySelectorAll("table.sorts")) {
+          [...table.tHead.rows[0].cells].forEach((head, i) => {
+            for (const turn of [1, 2]) {
+              head.querySelector("button").click();
+              const cells = [...table.tBodies[0].rows].map(row => row.cells[i]);
+              const number = cell => "v" in cell.dataset ? +cell.dataset.v : null;
+              const value = head.className == "n" ? number : cell => cell.textContent;
+              found[[table.className, head.textContent, head.getAttribute("aria-sort")]] =
+                cells.map(value);
+            }
+          });
+        }
+        const rows = [...document.querySelectorAll(".first-20 tbody tr")];
+        const seen = [rows.filter(row => row.offsetHeight).length];
+        document.getElementById("every").click();
+        seen.push(rows.filter(row => row.offsetHeight).length, rows.length);
+        return [found, seen];
+        """,
+    )
+    assert complaints == []
+    assert len(orders) == 2 * (12 + 12)
+    for name, values in orders.items():
+        known = [value for value in values if value is not None]
+        assert known == sorted(known, reverse=name.endswith(",descending")), name
+        assert None not in values[: len(known)]
+    assert any(None in values for values in orders.values())
+    assert seen == [20, 25, 25]

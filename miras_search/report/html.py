@@ -1,9 +1,13 @@
-"""One self-contained page about a study: no network, no scripts, nothing to install."""
+"""One self-contained page about a study: no network, nothing to install, and one small script that
+sorts its tables."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shlex
 from collections import defaultdict
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from miras_search import finals
@@ -47,6 +51,7 @@ def write_report(folder: StudyFolder) -> Path:
     outcome = finals.standing(records, recipe)
     best = finals.winner(records, recipe)
     winner = Entry(variant_of(best), (best,)) if best else None
+    script = files("miras_search.report").joinpath("sort.js").read_text()
     page = (
         _environment()
         .get_template("template.html")
@@ -84,6 +89,8 @@ def write_report(folder: StudyFolder) -> Path:
             began=min((record.started for record in records if record.started), default="")[:16],
             seconds=sum(record.seconds for record in records),
             command=_command(folder),
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
     write_whole(folder.report_file, page)
