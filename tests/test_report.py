@@ -167,6 +167,30 @@ def test_settings_are_judged_among_the_variants_that_have_them():
     assert "learning rate" not in judged  # one for all
 
 
+def test_figures_of_costs_tell_each_variant_and_the_front(how):
+    records = samples.study(how)
+    entries = [e for e in best_per_variant(records, how) if e.best.score is not None]
+    pictures = {picture.title: picture for picture in figures.by_cost(figures.Scores(entries, how))}
+    # FLOPs are the same for all.
+    assert {*pictures} == {
+        "Score against state of one sequence",
+        "Score against parameters",
+        "Score against time of a trial",
+    }
+    svg = pictures["Score against parameters"].svg
+    told = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("title")]
+    assert len(told) == len(entries)
+    for i, entry in enumerate(entries, start=1):
+        count, score = text.short_count(entry.best.parameters), text.score(entry.best.score)
+        assert f"{i}  {entry.label({'chunk': 16})}: {count}, {score}" in told
+    sign = 1 if how.task.direction == "maximize" else -1
+    best, front = -math.inf, 0
+    for _, score in sorted((e.best.parameters, -sign * e.best.score) for e in entries):
+        front += -score > best
+        best = max(best, -score)
+    assert f"joins the {front} that none beats" in pictures["Score against parameters"].caption
+
+
 def test_of_few_variants_nothing_is_said(how):
     records = planted(how, mlp=0.1)[:8]
     assert differences(best_per_variant(records, how), how) is None
@@ -301,7 +325,7 @@ def test_the_page_of_a_study(how, tmp_path):
     path = write_report(folder)
     assert path == folder.report_file
     page, shown = check(path.read_text())
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 7
     assert "<script>alert(1)</script>" in shown
     assert "<script>alert('x')</script>" in shown
     entries = best_per_variant(records, how)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from miras_search import pareto
 from miras_search.registry import CHOICES
 from miras_search.report import dots, marks, text
 from miras_search.report.leaderboard import label, shared_choices
-from miras_search.report.svg import MARKERS, MUTED, PAGE, SERIES, canvas, inline
+from miras_search.report.svg import MARKERS, MUTED, PAGE, SERIES, canvas, hover, inline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from matplotlib.figure import Figure
 
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
 
 ROWS = 20
 """Variants in the figure of all trials."""
+
+
+AXES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "state_bytes": ("state of one sequence", lambda x: text.memory(round(x)).replace(".0 ", " ")),
+    "parameters": ("parameters", lambda x: text.short_count(round(x))),
+    "flops_per_token": ("FLOPs a token", lambda x: text.short_count(round(x))),
+    "seconds": ("time of a trial", text.duration),
+}
+"""Words for each of `pareto.COSTS`, and how a value is told."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,11 @@ def draw(entries: Sequence[Entry], recipe: Recipe) -> list[Picture]:
     """Every figure that the trials give data for."""
     scored = [entry for entry in entries if entry.best.score is not None]
     scores = Scores(scored, recipe)
-    makers = (curves, by_variant, by_choice, by_state, by_rate)
-    return [picture for maker in makers if scored and (picture := maker(scores)) is not None]
+    if not scored:
+        return []
+    several = (curves, by_variant, by_choice, by_rate)
+    single = [picture for maker in several if (picture := maker(scores)) is not None]
+    return single + by_cost(scores)
 
 
 def by_variant(scores: Scores) -> Picture | None:
@@ -154,26 +168,45 @@ def by_rate(scores: Scores) -> Picture | None:
     return _picture("rates", "Score against learning rate", caption, 2.7 + 0.16 * len(best), fill)
 
 
-def by_state(scores: Scores) -> Picture | None:
-    """Score against the size of the memory."""
-    entries = [entry for entry in scores.entries if entry.best.state_bytes]
-    if len({entry.best.state_bytes for entry in entries}) < 2:
+def by_cost(scores: Scores) -> list[Picture]:
+    """Score against what a variant costs, for each cost in which variants differ."""
+    return [made for cost in AXES if (made := _against(scores, cost)) is not None]
+
+
+def _against(scores: Scores, cost: str) -> Picture | None:
+    entries = [entry for entry in scores.entries if getattr(entry.best, cost)]
+    if len({getattr(entry.best, cost) for entry in entries}) < 2:
         return None
-    placed = [(float(e.best.state_bytes or 0), _score(e.best)) for e in entries]
+    placed = [(float(getattr(e.best, cost)), _score(e.best)) for e in entries]
+    records = [entry.best for entry in entries]
+    on_front = pareto.front(pareto.losses(records, scores.recipe, ["score", cost]))
     kinds = sorted({entry.variant.memory.kind for entry in entries})
     ranks = {entry.best.digest: i for i, entry in enumerate(scores.entries, start=1)}
+    labels = dict(zip((e.best.digest for e in scores.entries), scores.labels(), strict=True))
+    words, told = AXES[cost]
 
     def fill(figure: Figure) -> None:
         axes = figure.add_subplot()
-        axes.set(xlabel="state of one sequence (log scale)", ylabel=_wrapped(scores.axis))
-        marks.log_axis(axes, {x for x, _ in placed}, _size, base=2)
-        sign = -1 if scores.recipe.task.direction == "maximize" else 1
-        front = marks.front(placed, sign)
+        axes.set(xlabel=f"{words} (log scale)", ylabel=_wrapped(scores.axis))
+        marks.log_axis(axes, {x for x, _ in placed}, told, base=2 if cost == "state_bytes" else 10)
+        front = sorted(p for p, is_on in zip(placed, on_front, strict=True) if is_on)
         axes.plot(*zip(*front, strict=True), color=MUTED, linestyle=":", linewidth=1, zorder=1)
         for i, kind in enumerate(kinds):
-            own = [p for p, e in zip(placed, entries, strict=True) if e.variant.memory.kind == kind]
-            look: Any = {"color": SERIES[i % len(SERIES)], "marker": MARKERS[i % len(MARKERS)]}
-            axes.plot(*zip(*own, strict=True), linestyle="", label=kind, **look)
+            own = [n for n, entry in enumerate(entries) if entry.variant.memory.kind == kind]
+            dots = axes.scatter(
+                *zip(*(placed[n] for n in own), strict=True),
+                color=SERIES[i % len(SERIES)],
+                marker=MARKERS[i % len(MARKERS)],
+                label=kind,
+            )
+            hover(
+                dots,
+                [
+                    f"{labels[entries[n].best.digest]}: {told(placed[n][0])}, "
+                    f"{text.score(placed[n][1])}"
+                    for n in own
+                ],
+            )
         axes.margins(x=0.12, y=0.12)
         figure.legend(loc="outside lower left", ncols=4)
         marks.draw_levels(axes, scores.levels, vertical=False)
@@ -181,10 +214,12 @@ def by_state(scores: Scores) -> Picture | None:
         marks.annotate(figure, axes, placed, names)
 
     caption = (
-        "The best trial of each variant, with its rank. The dotted line joins those that no "
-        "smaller state beats."
+        f"The best trial of each variant, with its rank. The dotted line joins the {sum(on_front)} "
+        "that none beats in one without being worse in the other."
     )
-    return _picture("state", "Score against state size", caption, 2.9, fill)
+    if cost == "seconds":
+        caption += " Time is of this machine, with whatever ran beside the trial."
+    return _picture(cost, f"Score against {words}", caption, 2.9, fill)
 
 
 def _picture(
@@ -221,10 +256,6 @@ def _series(
 def _score(record: TrialRecord) -> float:
     assert record.score is not None
     return record.score
-
-
-def _size(bytes_: float) -> str:
-    return text.memory(round(bytes_)).replace(".0 ", " ")
 
 
 def _wrapped(label: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from miras_search import finals
+from miras_search import finals, pareto
 from miras_search.folder import ranked
 from miras_search.record import write_whole
 from miras_search.report import continual, text
@@ -52,6 +52,7 @@ COLUMNS: tuple[str, ...] = (
     "parameters",
     "state_bytes",
     "flops_per_token",
+    "fronts",
     "lowering",
     "tokens",
     "seconds",
@@ -108,7 +109,11 @@ def rows(records: Iterable[TrialRecord], recipe: Recipe) -> list[dict[str, Any]]
     rows of its own runs.
     """
     records = list(records)
-    searched = [_row(i, record) for i, record in enumerate(ranked(records, recipe), start=1)]
+    fronts = pareto.fronts((record for record in records if record.phase == "search"), recipe)
+    searched = [
+        _row(i, record, fronts=fronts.get(record.number))
+        for i, record in enumerate(ranked(records, recipe), start=1)
+    ]
     outcome = finals.standing(records, recipe)
     stands = {run.number: f for f in outcome.finalists for run in f.runs} if outcome else {}
     again = sorted((r for r in records if r.phase == "finals"), key=lambda r: r.number)
@@ -173,7 +178,10 @@ def _variant(plain: str) -> Variant:
 
 
 def _row(
-    rank: int | None, record: TrialRecord, finalist: finals.Finalist | None = None
+    rank: int | None,
+    record: TrialRecord,
+    finalist: finals.Finalist | None = None,
+    fronts: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     variant = variant_of(record)
     known = {
@@ -189,6 +197,7 @@ def _row(
         "first_better": finalist.beaten.value if finalist else None,
         "width": record.recipe["size"]["width"],
         "mlp": record.recipe["size"]["mlp"],
+        "fronts": None if fronts is None else " ".join(fronts),
         "seconds": round(record.seconds, 3),
     }
     return {name: known[name] if name in known else getattr(record, name) for name in COLUMNS}

@@ -46,7 +46,7 @@ def log_axis(
     axes: Axes, values: Collection[float], name: Callable[[float], str], base: float = 10
 ) -> None:
     """A logarithmic x axis with a tick at each value, or at round ones if there are many."""
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 
     axes.set_xscale("log", base=base)
     axes.xaxis.set_major_formatter(lambda value, position: name(value))
@@ -57,6 +57,8 @@ def log_axis(
     ordered = sorted(values)
     if all(b / a >= near for a, b in pairwise(ordered)):
         axes.set_xticks(ordered)
+    elif high < low * base**2:  # no two powers to put ticks at
+        axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def annotate(
@@ -96,12 +98,3 @@ def annotate(
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     """Whether two boxes, given by centre and half sizes, share a point."""
     return abs(a[0] - b[0]) < a[2] + b[2] and abs(a[1] - b[1]) < a[3] + b[3]
-
-
-def front(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
-    """The points that none further left beats, from left to right."""
-    found: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda p: (p[0], sign * p[1])):
-        if not found or sign * point[1] < sign * found[-1][1]:
-            found.append(point)
-    return found

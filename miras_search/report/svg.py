@@ -10,12 +10,14 @@ import io
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import quoteattr
+from urllib.parse import quote, unquote
+from xml.sax.saxutils import escape, quoteattr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAGE = "#010203", "#717273", "#d1d2d3", "#fdfcfb"
@@ -30,6 +32,8 @@ MARKERS = ("o", "s", "^", "D", "v", "X")
 _PAGE_COLOURS = {INK: "currentColor", MUTED: "var(--muted, #6b7280)"}
 _PAGE_COLOURS |= {GRID: "var(--rule, #d9dce1)", PAGE: "var(--page, #fff)"}
 _PAGE_COLOURS |= {c: f"var(--series-{i}, {c})" for i, c in enumerate(SERIES) if c != INK}
+
+_HOVER = "hover:"
 
 _WIDTH = 4.4
 """Inches. Text is legible when the page shrinks the figure to a phone or doubles it."""
@@ -75,6 +79,12 @@ def canvas(height: float) -> Iterator[Figure]:
         yield Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
+def hover(dots: PathCollection, words: Sequence[str]) -> None:
+    """What a browser shows of each dot under the mouse."""
+    # Matplotlib knows links and no titles; `inline` makes the one of the other.
+    dots.set_urls([_HOVER + quote(told) for told in words])
+
+
 def inline(figure: Figure, name: str, label: str) -> str:
     """An `<svg>` element whose ids begin with `name`; `label` is what a screen reader says."""
     import matplotlib
@@ -90,6 +100,12 @@ def inline(figure: Figure, name: str, label: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'{opening[1]} role="img" aria-label={quoteattr(label)} stroke-linejoin="round">'
         + text[opening.end() :]
+    )
+    text = re.sub(
+        rf'<a xlink:href="{_HOVER}([^"]*)"[^>]*>(.*?)</a>',
+        lambda found: f"<g><title>{escape(unquote(found[1]))}</title>{found[2]}</g>",
+        text,
+        flags=re.DOTALL,
     )
     text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
     text = re.sub(r'((?: id=|href=)"#?|url\(#)', rf"\1{name}-", text)

@@ -163,7 +163,7 @@ def _module(layer: Layer, variant: Variant, lowering: Lowering = "chunked") -> n
     for inner in module.modules():
         if isinstance(inner, Projection):
             with torch.no_grad():
-                inner.linear.weight *= 6
+                inner.linear.weight *= 4
     return module
 
 
