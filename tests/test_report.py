@@ -248,7 +248,7 @@ def test_equations_become_html_and_nothing_else():
 def test_figures_are_well_formed_and_follow_the_page():
     how = samples.recipe()
     pictures = figures.draw(best_per_variant(samples.study(how), how), how)
-    assert len(pictures) == 5
+    assert len(pictures) == 7
     ids = []
     for picture in pictures:
         root = ET.fromstring(picture.svg)
