@@ -73,6 +73,11 @@ class StudyFolder:
         return self.path / "journal.log"
 
     @property
+    def lock_file(self) -> Path:
+        """Held by the sweep that runs in the folder."""
+        return self.path / "lock"
+
+    @property
     def leaderboard_file(self) -> Path:
         return self.path / "leaderboard.csv"
 

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from miras_search.space import Space
 
 
+PHASES: tuple[Phase, ...] = ("search", "finals")
+"""In their order."""
+
+
 class Study:
     """What is to be tried, what runs and what is known, in one folder.
 
@@ -83,7 +87,7 @@ class Study:
         return cls(folder, recipe)
 
     def __enter__(self) -> Study:
-        self._lock = (self.folder.path / "lock").open("w")
+        self._lock = self.folder.lock_file.open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -92,9 +96,7 @@ class Study:
         self.folder.update_recipe(self.recipe)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            self._storage = JournalStorage(
-                JournalFileBackend(str(_mended(self.folder.journal_file)))
-            )
+            self._storage = journal(self.folder.journal_file)
             self._optuna = self._opened("search")
             self._resume()
         except BaseException as error:
@@ -114,7 +116,8 @@ class Study:
     def total(self) -> int:
         """Trials of the search, and of the finals as far as they are known."""
         planned = total_finals(self.space, self.recipe)
-        return self._budget + max(planned, len(self._finals))
+        known = self._finals | finals.wanted(self.records, self.recipe).keys()
+        return self._budget + max(planned, len(known))
 
     @property
     def asked(self) -> int:
@@ -125,6 +128,12 @@ class Study:
     def _searched(self) -> int:
         """Of these, how many are of the search."""
         return self.asked - len(self._finals)
+
+    @property
+    def _repeats(self) -> int:
+        """Trials of points that others had with another seed: a study that was merged has such."""
+        searched = [record for record in self.records if record.phase == "search"]
+        return len(searched) - len({(record.digest, record.lr) for record in searched})
 
     @CTRL_C.held()
     def ask(self) -> TrialSpec | None:
@@ -235,16 +244,7 @@ class Study:
         return pick(domain(self.space, self.recipe), self.recipe.seed)
 
     def _opened(self, phase: Phase) -> optuna.Study:
-        """The Optuna study of a phase, in the same journal. No trial of the finals is pruned."""
-        name = self.folder.identity["name"]
-        searches = phase == "search"
-        return optuna.create_study(
-            storage=self._storage,
-            study_name=name if searches else f"{name}-{phase}",
-            direction=self.recipe.task.direction,
-            load_if_exists=True,
-            pruner=pruning.pruner(self.recipe) if searches else optuna.pruners.NopPruner(),
-        )
+        return opened(self._storage, self.folder.identity["name"], phase, self.recipe)
 
     def _give_out(self, trial: optuna.Trial, **what: Any) -> TrialSpec:
         """Start a trial of what is run, in the fields of its spec."""
@@ -265,8 +265,9 @@ class Study:
     def _resume(self) -> None:
         """Take up what an earlier process left, told or not."""
         begun = len(optuna.get_all_study_names(self._storage)) > 1
-        for phase in ("search", "finals") if begun else ("search",):
+        for phase in PHASES if begun else PHASES[:1]:
             self._take_up(self._opened(phase))
+        self._budget = total_trials(self.space, self.recipe, self._repeats)
         self.publish()
 
     def _take_up(self, study: optuna.Study) -> None:
@@ -311,8 +312,26 @@ def study_name(space: Space, recipe: Recipe) -> str:
     return "-".join([*words, told])[-100:].lstrip("-")
 
 
-def total_trials(space: Space, recipe: Recipe) -> int:
-    """How many trials a study runs: what the recipe says, at most every distinct point.
+def journal(file: Path) -> JournalStorage:
+    """Where the Optuna studies of a folder are kept; the caller has it to itself."""
+    return JournalStorage(JournalFileBackend(str(_mended(file))))
+
+
+def opened(storage: JournalStorage, name: str, phase: Phase, recipe: Recipe) -> optuna.Study:
+    """The Optuna study of a phase, in the same journal. No trial of the finals is pruned."""
+    searches = phase == "search"
+    return optuna.create_study(
+        storage=storage,
+        study_name=name if searches else f"{name}-{phase}",
+        direction=recipe.task.direction,
+        load_if_exists=True,
+        pruner=pruning.pruner(recipe) if searches else optuna.pruners.NopPruner(),
+    )
+
+
+def total_trials(space: Space, recipe: Recipe, repeats: int = 0) -> int:
+    """How many trials a study runs: what the recipe says, at most every distinct point, beside
+    those that repeat one with another seed.
 
     Raises:
         UserError: all are asked for and there is no end to them.
@@ -320,7 +339,7 @@ def total_trials(space: Space, recipe: Recipe) -> int:
     rates = recipe.lr.count()
     endless = reach.uncountable(space, recipe)
     if endless is None and rates is not None:
-        points = reach.count(space, recipe) * rates
+        points = reach.count(space, recipe) * rates + repeats
         return points if recipe.trials is None else min(recipe.trials, points)
     why = endless or recipe.lr.continuous(LR)
     if recipe.sampler == "grid":
