@@ -228,6 +228,7 @@ def _table(options: Any) -> int:
 
 def _merge(options: Any) -> int:
     from miras_search.merge import merge
+    from miras_search.report.html import write_report
 
     folders, out = _apart(options.parts)
     if len(folders) < 2 or not out:
@@ -236,6 +237,7 @@ def _merge(options: Any) -> int:
     for note in merged.notes:
         print(note)
     print(f"{merged.folder.path}: a study of {merged.trials} trials")
+    print(write_report(merged.folder))
     return 0
 
 

@@ -21,10 +21,10 @@ from miras_search.folder import RECORD, WEIGHTS, StudyFolder
 from miras_search.recipe import Recipe
 from miras_search.replay import numbers
 from miras_search.report import text
-from miras_search.report.html import write_report
 from miras_search.samplers.base import SPEC
 from miras_search.study import PHASES, Study, journal, opened, study_name
 from miras_search.trial import TrialSpec
+from miras_search.yaml_file import flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,7 +89,6 @@ def merge(paths: Sequence[str | Path], target: str | Path) -> Merged:
             shutil.rmtree(half, ignore_errors=True)  # of a merge that was killed
             _write(StudyFolder(half), folders[0].space, recipe, found)
             half.rename(target)
-            write_report(StudyFolder(target))
         except OSError as error:
             raise UserError(f"{target}: cannot be written: {error.strerror}") from None
     return Merged(StudyFolder(target), len(found), tuple(notes))
@@ -112,12 +111,16 @@ def _at_rest(folder: StudyFolder) -> Iterator[None]:
 
 def _require_same(first: StudyFolder, other: StudyFolder) -> None:
     """Raises `UserError` with the first thing that the two were not asked alike."""
-    spaces = (folder.space.to_dict() | {"name": "", "source": ""} for folder in (first, other))
-    recipes = (folder.recipe.deciding() | {"seed": 0} for folder in (first, other))
-    for what, pair in (("space", spaces), ("recipe", recipes)):
-        for place, one, two in _differences(*pair):
-            told = f"{what} has {dotted(place)}: {_short(two)}: expected {_short(one)}"
-            raise UserError(f"{other.path}: its {told}, as in {first.path}")
+    one, two = (
+        {
+            "space": folder.space.to_dict() | {"name": "", "source": ""},
+            "recipe": folder.recipe.deciding() | {"seed": 0},
+        }
+        for folder in (first, other)
+    )
+    for (what, *place), here, there in _differences(one, two):
+        told = f"{what} has {dotted(tuple(place))}: {_short(there)}: expected {_short(here)}"
+        raise UserError(f"{other.path}: its {told}, as in {first.path}")
 
 
 def _differences(one: Any, two: Any, place: Place = ()) -> Iterator[tuple[Place, Any, Any]]:
@@ -135,8 +138,6 @@ def _differences(one: Any, two: Any, place: Place = ()) -> Iterator[tuple[Place,
 
 
 def _short(value: Any) -> str:
-    from miras_search.yaml_file import flow
-
     return "nothing" if value is None else flow(value)
 
 
