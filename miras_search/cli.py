@@ -138,7 +138,7 @@ def _train(options: Any) -> int:
     from miras_search.nodes import Fixed
     from miras_search.recipe import load_pair
 
-    one = ["trials=1", "workers=1"]
+    one = ["trials=1", "workers=1", "warm_start=[]"]
     space, recipe = load_pair(options.variant, options.recipe, [*options.overrides, *one])
     _only(space, options.variant)
     if not isinstance(recipe.lr, Fixed):

@@ -143,11 +143,12 @@ def _short(value: Any) -> str:
 
 def _recipe(folders: Sequence[StudyFolder], target: Path, repeated: int) -> Recipe:
     """That of the first study, for as many trials as all were asked for; what several of them ran
-    counts once."""
+    counts once. What it knows it has of its own trials."""
     recipe = folders[0].recipe
     asked = [folder.recipe.trials for folder in folders]
     trials = None if None in asked else sum(filter(None, asked)) - repeated
-    return Recipe.from_dict(recipe.to_dict() | {"trials": trials, "out": str(target)})
+    own = {"trials": trials, "out": str(target), "warm_start": []}
+    return Recipe.from_dict(recipe.to_dict() | own)
 
 
 def _distinct(folders: Sequence[StudyFolder]) -> tuple[list[_Found], list[str], int]:

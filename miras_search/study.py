@@ -16,7 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from miras_search import finals, pruning, reach, samplers, wandb_log
+from miras_search import finals, pruning, reach, samplers, wandb_log, warm_start
 from miras_search.errors import UserError
 from miras_search.folder import WEIGHTS, StudyFolder
 from miras_search.interrupts import CTRL_C
@@ -27,7 +27,8 @@ from miras_search.search.candidate import LR, OptunaChooser, draw
 from miras_search.search.domain import domain
 from miras_search.trial import TrialSpec
 from miras_search.variant import Variant
-from miras_search.yaml_file import dump
+from miras_search.warm_start import Source
+from miras_search.yaml_file import dump, flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from miras_search.recipe import Recipe
     from miras_search.record import Phase, Point, TrialRecord
     from miras_search.samplers.base import Sampler
+    from miras_search.search.domain import Domain
     from miras_search.space import Space
 
 
@@ -75,12 +77,18 @@ class Study:
                     f"{folder.path}: holds the study of another {' and '.join(differing)}: "
                     "expected the same, or another folder in out="
                 )
+            if recipe.warm_start != (begun := folder.recipe.warm_start):
+                told = f"began with warm_start={flow([*begun])}: expected the same"
+                raise UserError(f"{folder.path}: {told}, or another folder in out=")
         elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
             raise UserError(f"{folder.path}: is taken: expected a new folder or a study's in out=")
         else:
             # One study run in two folders must be two groups on wandb.
             unique = f"{name}-{secrets.token_hex(3)}"
+            sources = _sources(recipe)
             try:
+                if sources:
+                    warm_start.write(folder.warm_start_file, sources)
                 folder.create({"name": name, "id": unique, **asked}, space, recipe)
             except OSError as error:
                 raise UserError(f"{folder.path}: cannot be written: {error.strerror}") from None
@@ -241,7 +249,21 @@ class Study:
     @cached_property
     def _sampler(self) -> Sampler:
         pick = samplers.find(self.recipe.sampler)
-        return pick(domain(self.space, self.recipe), self.recipe.seed)
+        leaders = warm_start.leaders(self.sources, self._domain) if pick.learns else ()
+        return pick(self._domain, self.recipe.seed, leaders)
+
+    @cached_property
+    def _domain(self) -> Domain[Any]:
+        return domain(self.space, self.recipe)
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """Earlier studies, as they were when this one began."""
+        return warm_start.read(self.folder.warm_start_file)
+
+    def told_of_sources(self) -> list[str]:
+        """A line for each of them."""
+        return warm_start.told(self.sources, self._domain)
 
     def _opened(self, phase: Phase) -> optuna.Study:
         return opened(self._storage, self.folder.identity["name"], phase, self.recipe)
@@ -327,6 +349,15 @@ def opened(storage: JournalStorage, name: str, phase: Phase, recipe: Recipe) -> 
         load_if_exists=True,
         pruner=pruning.pruner(recipe) if searches else optuna.pruners.NopPruner(),
     )
+
+
+def _sources(recipe: Recipe) -> list[Source]:
+    """Raises `UserError` where there is none to be read, or nobody would listen."""
+    if recipe.warm_start and not samplers.find(recipe.sampler).learns:
+        able = ", ".join(name for name in samplers.names() if samplers.find(name).learns)
+        told = f"warm_start: sampler {recipe.sampler} learns nothing: expected one of: {able}"
+        raise UserError(told)
+    return [Source.of(path) for path in recipe.warm_start]
 
 
 def total_trials(space: Space, recipe: Recipe, repeats: int = 0) -> int:
