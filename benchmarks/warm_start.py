@@ -1,4 +1,4 @@
-"""What a warm start is worth on the recorded table: `python -m benchmarks.warm_start local gp`.
+"""What a warm start is worth on the recorded table: `python -m benchmarks.warm_start local`.
 
 The source of a search is a study of random points with one recorded seed. The search looks its own
 trials up among the other seeds, whose means say what a point is worth: the two have no luck in
@@ -8,11 +8,11 @@ Each search with a source is held against one without, of the same seed and with
 
 from __future__ import annotations
 
+import argparse
 import math
 import random
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow.compute as pc
@@ -28,41 +28,58 @@ from miras_search.warm_start import Known, Source
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TRIALS = 76
-"""Of a source and of a search: a quarter of the points."""
+Run: TypeAlias = "tuple[np.ndarray, np.ndarray]"
+"""[trials] of one search: whether one of the best was tried, and the worth of the incumbent."""
+SOURCE = 76
+"""Trials of a source: a quarter of the points."""
 AFTER = (5, 15, 30, 76)
 """Trials after which searches are held against each other."""
 SEEDS = (0, 1, 2)
-SOURCES = ("another seed", "shuffled", "reversed")
+SOURCES = ("other seed", "shuffled", "reversed")
 
 
-def main(words: Sequence[str]) -> None:
-    """Print a row for each sampler and source; a number among the words is that of searches."""
-    searches = next((int(word) for word in words if word.isdecimal()), 300)
+def main() -> None:
+    """Print a row for each sampler and source."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.warm_start")
+    parser.add_argument("samplers", nargs="+")
+    parser.add_argument("--searches", type=int, default=300)
+    parser.add_argument("--trials", type=int, default=AFTER[-1], help="of each search")
+    parser.add_argument("--sources", nargs="+", default=SOURCES)
+    options = parser.parse_args()
     table = Table.load("recall")
     parts = {seed: _apart(table, seed) for seed in SEEDS}
+    after = [n for n in AFTER if n <= options.trials]
     best = verdict.best(parts[SEEDS[0]][0])
-    print(f"{searches} searches of each kind; the first {best} variants count as the best.")
-    print("| sampler | source | " + " | ".join(f"after {n}" for n in AFTER) + " |")
-    for name in (word for word in words if not word.isdecimal()):
+    print(f"{options.searches} searches of each kind; the first {best} variants are the best.")
+    print("| sampler | source | " + " | ".join(f"after {n}" for n in after) + " |")
+    for name in options.samplers:
         cold = None
-        for kind in ("none", *SOURCES) if samplers.find(name).learns else ("none",):
-            runs = [_search(name, kind, *parts[SEEDS[r % 3]], r) for r in range(searches)]
-            cells = []
-            for n in AFTER:
-                tried = np.mean([run[0][n - 1] for run in runs])
-                told = f"{tried:.0%}"
-                if cold is not None:
-                    gaps = [a[1][n - 1] - b[1][n - 1] for a, b in zip(runs, cold, strict=True)]
-                    better, worse = sum(g > 0 for g in gaps), sum(g < 0 for g in gaps)
-                    chance = binomtest(better, better + worse).pvalue if better + worse else 1.0
-                    told += f", {better}:{worse} (p = {chance:.0e})"
-                cells.append(told)
+        for kind in ("none", *options.sources):
+            runs = [
+                _search(name, kind, *parts[SEEDS[r % len(SEEDS)]], r, options.trials)
+                for r in range(options.searches)
+            ]
             cold = runs if cold is None else cold
+            cells = [_cell(runs, cold, n - 1) for n in after]
             print(f"| `{name}` | {kind} | " + " | ".join(cells) + " |", flush=True)
-    print(
-        "Share that tried one of the best; with : without by whose incumbent is better, sign test."
-    )
+    print("tried: share that tried one of the best. better: whose incumbent is, with : without.")
+    print("p: of a sign test of the searches that differ, two-sided.")
+
+
+def _cell(runs: Sequence[Run], cold: Sequence[Run], place: int) -> str:
+    told = f"tried {np.mean([run[0][place] for run in runs]):.0%}"
+    if runs is cold:
+        return told
+    pairs = [*zip(runs, cold, strict=True)]
+    tried = _sign([int(a[0][place]) - int(b[0][place]) for a, b in pairs])
+    better = _sign([a[1][place] - b[1][place] for a, b in pairs])
+    return f"{told} (p = {tried[2]:.0e}), better {better[0]}:{better[1]} (p = {better[2]:.0e})"
+
+
+def _sign(gaps: Sequence[float]) -> tuple[int, int, float]:
+    """How many are above and below 0, and how probable so uneven a split of fair coins is."""
+    above, below = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
+    return above, below, binomtest(above, above + below).pvalue if above + below else 1.0
 
 
 def _apart(table: Table, seed: int) -> tuple[Outcomes, Outcomes]:
@@ -74,28 +91,27 @@ def _apart(table: Table, seed: int) -> tuple[Outcomes, Outcomes]:
 
 
 def _search(
-    name: str, kind: str, outcomes: Outcomes, recorded: Outcomes, number: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """[trials] of one search: whether one of the best was tried, and the incumbent's worth."""
+    name: str, kind: str, outcomes: Outcomes, recorded: Outcomes, number: int, trials: int
+) -> Run:
     rng = np.random.default_rng(number)
     found = outcomes.lookups(rng)
     sources = [] if kind == "none" else [_source(recorded, kind, rng)]
     leaders = warm_start.leaders(sources, outcomes.pool)
     sampler = samplers.find(name)(outcomes.pool, random.Random(number).getrandbits(32), leaders)
     tried: list[Tried] = []
-    for _ in range(TRIALS):
+    for _ in range(trials):
         move = sampler.next(tried)
         assert move is not None
         tried.append(Tried(move.point, float(outcomes.score[found[move.point]]), move.note))
     points = np.array([trial.point for trial in tried])
     scores = [trial.score or -math.inf for trial in tried]
-    incumbent = [points[int(np.argmax(scores[: n + 1]))] for n in range(TRIALS)]
+    incumbent = [points[int(np.argmax(scores[: n + 1]))] for n in range(trials)]
     hit = np.logical_or.accumulate(outcomes.rank[points] < verdict.best(outcomes))
     return hit, outcomes.worth[incumbent]
 
 
 def _source(recorded: Outcomes, kind: str, rng: np.random.Generator) -> Source:
-    points = rng.choice(len(recorded.pool), size=TRIALS, replace=False)
+    points = rng.choice(len(recorded.pool), size=SOURCE, replace=False)
     scores = recorded.worth[points]
     if kind == "reversed":
         scores = -scores
@@ -110,4 +126,4 @@ def _source(recorded: Outcomes, kind: str, rng: np.random.Generator) -> Source:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
