@@ -75,7 +75,8 @@ def test_a_variant_is_located_at_the_nearest_rate(content: dict, lr: object) -> 
 
 
 def test_a_function_is_located_by_any_of_its_names() -> None:
-    where = made({**SMALL, "bias": [{"kind": "lp", "p": 2}, "dot"], "where": []}, TWO)
+    content = {**SMALL, "bias": [{"kind": "lp", "p": 2}, "dot"]}
+    where = made({key: value for key, value in content.items() if key != "where"}, TWO)
     plain = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd", "chunk": 4}
     assert where.candidate(where.locate(Variant.from_dict(plain), 1e-3)).variant.bias.kind == "l2"
 
@@ -94,15 +95,16 @@ def test_leaders_are_the_points_with_the_highest_expectation() -> None:
             if rng.random() < 0.6
         ]
         sources.append(source(trials, str(i)))
+    digests = [[Variant.from_dict(t.variant).digest for t in told.trials] for told in sources]
     expected = {}
     for point, candidate in enumerate(where.candidates):
         scores = []
-        for told in sources:
+        for told, named in zip(sources, digests, strict=True):
             worst = [-math.inf if t.score is None else t.score for t in told.trials]
             ranks = norm.ppf((rankdata(worst) - 0.5) / len(worst))
             own = []
-            for trial, score in zip(told.trials, ranks, strict=True):
-                if Variant.from_dict(trial.variant).digest == candidate.digest:
+            for trial, digest, score in zip(told.trials, named, ranks, strict=True):
+                if digest == candidate.digest:
                     gaps = [abs(math.log(rate / trial.lr)) for rate in TWO]
                     if TWO[int(np.argmin(gaps))] == candidate.lr:
                         own.append((round(min(gaps), 9), score))
@@ -124,8 +126,8 @@ def test_leaders_are_the_points_with_the_highest_expectation() -> None:
 
 @pytest.mark.parametrize("name", samplers.names())
 def test_leaders_come_first_and_everything_comes_once(name: str) -> None:
-    where = made(SMALL, TWO)
-    leaders = [7, 3, 30, 11]
+    where = made({**SMALL, "chunk": 4}, TWO)
+    leaders = [7, 3, 16, 11]
     sampler = samplers.find(name)(where, 0, leaders)
     tried: list[Tried] = [Tried(3, None)]
     while (move := sampler.next(tried)) is not None:
@@ -134,7 +136,7 @@ def test_leaders_come_first_and_everything_comes_once(name: str) -> None:
     order = [trial.point for trial in tried]
     assert sorted(order) == list(range(len(where)))
     assert sampler.learns == (name in LEARNING)
-    assert (order[:4] == [3, 7, 30, 11]) == sampler.learns
+    assert (order[:4] == [3, 7, 16, 11]) == sampler.learns
 
 
 def searched(
