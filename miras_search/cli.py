@@ -33,6 +33,7 @@ HELP = {
     "study": "folder of a study",
     "folders": "folders of two or more studies",
     "studies": "folders of finished studies of one space, such as one a seed, and out=FILE.parquet",
+    "parts": "folders of two or more studies of one space and one recipe, and out=FOLDER",
     "table": "Parquet file of trials, or the name of a shipped one",
     "settings": "key=value: methods=[tpe, gp/halving], replays=1000, budget=0.25, out=FOLDER",
     "trial": "number of a trial",
@@ -46,7 +47,7 @@ HELP = {
 SHOWN = 20
 """Variants, and reasons, that `plan` prints."""
 
-MANY = ("overrides", "size", "settings", "studies", "folders")
+MANY = ("overrides", "size", "settings", "studies", "folders", "parts")
 """Arguments of any number."""
 
 
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         for name in names:
             metavar = "key=value" if name in MANY else name.upper()
-            metavar = "STUDY" if name in ("studies", "folders") else metavar
+            metavar = "STUDY" if name in ("studies", "folders", "parts") else metavar
             more: dict[str, Any] = {"nargs": "*"} if name in MANY else {}
             if name == "what":
                 more = {"nargs": "?", "choices": ["axes", "tasks", "published"], "default": "axes"}
@@ -117,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command(_train, "train one variant", "variant", "recipe", "overrides")
     command(_compare, "hold several studies against each other", "folders", js=True)
+    command(_merge, "make one study of several", "parts")
     command(_export, "write a trained model to a folder to publish", "checkpoint", "target")
     command(_report, "write the leaderboard and the report of a study again", "study")
     command(_resume, "go on with a study", "study", "overrides")
@@ -136,7 +138,7 @@ def _train(options: Any) -> int:
     from miras_search.nodes import Fixed
     from miras_search.recipe import load_pair
 
-    one = ["trials=1", "workers=1"]
+    one = ["trials=1", "workers=1", "warm_start=[]"]
     space, recipe = load_pair(options.variant, options.recipe, [*options.overrides, *one])
     _only(space, options.variant)
     if not isinstance(recipe.lr, Fixed):
@@ -215,14 +217,35 @@ def _table(options: Any) -> int:
     from miras_search.benchmark.table import Table
     from miras_search.folder import StudyFolder
 
-    folders = [word for word in options.studies if not word.startswith("out=")]
-    outs = [word.removeprefix("out=") for word in options.studies if word.startswith("out=")]
-    if not folders or len(outs) != 1 or not outs[0].endswith(".parquet"):
+    folders, out = _apart(options.studies)
+    if not folders or out is None or not out.endswith(".parquet"):
         raise UserError("table: expected folders of studies and out=FILE.parquet")
     table = Table.of([StudyFolder.existing(folder) for folder in folders])
-    table.write(outs[0])
-    print(f"{outs[0]}: {table.trials.num_rows} trials")
+    table.write(out)
+    print(f"{out}: {table.trials.num_rows} trials")
     return 0
+
+
+def _merge(options: Any) -> int:
+    from miras_search.merge import merge
+    from miras_search.report.html import write_report
+
+    folders, out = _apart(options.parts)
+    if len(folders) < 2 or not out:
+        raise UserError("merge: expected two or more folders of studies and out=FOLDER")
+    merged = merge(folders, out)
+    for note in merged.notes:
+        print(note)
+    print(f"{merged.folder.path}: a study of {merged.trials} trials")
+    print(write_report(merged.folder))
+    return 0
+
+
+def _apart(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """Folders, and what the one out= among them says."""
+    outs = [word.removeprefix("out=") for word in words if word.startswith("out=")]
+    folders = [word for word in words if not word.startswith("out=")]
+    return folders, outs[0] if len(outs) == 1 else None
 
 
 def _simulate(options: Any) -> int:

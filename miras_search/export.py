@@ -102,6 +102,6 @@ def _tokenizer(recipe: Recipe) -> str | None:
 def _again(record: TrialRecord) -> Recipe:
     """The recipe of this one trial, which `train` takes as it stands."""
     once = {"lr": record.lr, "seed": record.seed, "match": None, "trials": 1, "finalists": 0}
-    plainly = {"sampler": "random", "pruner": "none"}
+    plainly = {"sampler": "random", "warm_start": [], "pruner": "none"}
     here = {"executor": "local", "address": None, "workers": 1, "out": None}
     return Recipe.from_dict(record.recipe | once | plainly | here)

@@ -73,6 +73,16 @@ class StudyFolder:
         return self.path / "journal.log"
 
     @property
+    def warm_start_file(self) -> Path:
+        """What earlier studies had found when this one began; only if it was to know."""
+        return self.path / "warm_start.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the sweep that runs in the folder."""
+        return self.path / "lock"
+
+    @property
     def leaderboard_file(self) -> Path:
         return self.path / "leaderboard.csv"
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     InstanceOf,
@@ -35,6 +36,19 @@ from miras_search.yaml_file import Document, Override, dump
 
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Named = Annotated[str, Field(min_length=1)]
+
+
+def _listed(value: Any) -> Any:
+    """One folder may stand without a list, and a list is kept as what can be hashed."""
+    match value:
+        case None:
+            return ()
+        case str():
+            return (value,)
+        case list():
+            return tuple(value)
+    return value
 
 
 class _Value(BaseModel):
@@ -82,6 +96,8 @@ class Recipe(BaseModel, frozen=True):
     """New seeds of the finals, the same for every finalist."""
     sampler: str = "gp"
     """Who picks the next point: one of `samplers.names()`."""
+    warm_start: Annotated[tuple[Named, ...], BeforeValidator(_listed)] = ()
+    """Folders of earlier studies whose best points the search begins with."""
     pruner: Literal["none", "median", "halving", "hyperband"] = "none"
     """Who stops trials early, at evaluations that have shown to foretell the end."""
     executor: Literal["local", "ray"] = "local"
@@ -212,7 +228,7 @@ class Recipe(BaseModel, frozen=True):
 
     def deciding(self) -> dict[str, Any]:
         """Plain values of the fields that decide the result of a trial."""
-        running = {"name", "trials", "finalists", "seeds", "sampler", "pruner"}
+        running = {"name", "trials", "finalists", "seeds", "sampler", "warm_start", "pruner"}
         running |= {"executor", "address", "workers"}
         running |= {"accelerator", "wandb", "out", "compile", "recompute"}
         # Without `match` a study has the digest that it had before there was one.

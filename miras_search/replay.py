@@ -38,7 +38,7 @@ def replay(folder: StudyFolder, number: int, console: Console) -> bool:
     again = _again(record, console)
     for one, told in ((record, "recorded"), (again, "replayed")):
         console.print(f"{told}: {one.state} {text.score(one.score)}")
-    same = _numbers(again) == _numbers(record)
+    same = numbers(again) == numbers(record)
     console.print("The same to the last digit." if same else "Not the same.")
     return same
 
@@ -66,7 +66,7 @@ def _again(record: TrialRecord, console: Console) -> TrialRecord:
         torch.set_num_threads(threads)
 
 
-def _numbers(record: TrialRecord) -> str:
+def numbers(record: TrialRecord) -> str:
     """All that was computed, but no times."""
     curve = [p.model_dump_json(exclude={"seconds"}) for p in record.curve]
     return record.model_dump_json(include={"state", "score", "metrics"}) + "".join(curve)

@@ -16,7 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from miras_search import finals, pruning, reach, samplers, wandb_log
+from miras_search import finals, pruning, reach, samplers, wandb_log, warm_start
 from miras_search.errors import UserError
 from miras_search.folder import WEIGHTS, StudyFolder
 from miras_search.interrupts import CTRL_C
@@ -27,7 +27,8 @@ from miras_search.search.candidate import LR, OptunaChooser, draw
 from miras_search.search.domain import domain
 from miras_search.trial import TrialSpec
 from miras_search.variant import Variant
-from miras_search.yaml_file import dump
+from miras_search.warm_start import Source
+from miras_search.yaml_file import dump, flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +36,12 @@ if TYPE_CHECKING:
     from miras_search.recipe import Recipe
     from miras_search.record import Phase, Point, TrialRecord
     from miras_search.samplers.base import Sampler
+    from miras_search.search.domain import Domain
     from miras_search.space import Space
+
+
+PHASES: tuple[Phase, ...] = ("search", "finals")
+"""In their order."""
 
 
 class Study:
@@ -71,19 +77,25 @@ class Study:
                     f"{folder.path}: holds the study of another {' and '.join(differing)}: "
                     "expected the same, or another folder in out="
                 )
+            if recipe.warm_start != (begun := folder.recipe.warm_start):
+                told = f"began with warm_start={flow([*begun])}: expected the same"
+                raise UserError(f"{folder.path}: {told}, or another folder in out=")
         elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
             raise UserError(f"{folder.path}: is taken: expected a new folder or a study's in out=")
         else:
             # One study run in two folders must be two groups on wandb.
             unique = f"{name}-{secrets.token_hex(3)}"
+            sources = _sources(recipe)
             try:
+                if sources:
+                    warm_start.write(folder.warm_start_file, sources)
                 folder.create({"name": name, "id": unique, **asked}, space, recipe)
             except OSError as error:
                 raise UserError(f"{folder.path}: cannot be written: {error.strerror}") from None
         return cls(folder, recipe)
 
     def __enter__(self) -> Study:
-        self._lock = (self.folder.path / "lock").open("w")
+        self._lock = self.folder.lock_file.open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -92,9 +104,7 @@ class Study:
         self.folder.update_recipe(self.recipe)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            self._storage = JournalStorage(
-                JournalFileBackend(str(_mended(self.folder.journal_file)))
-            )
+            self._storage = journal(self.folder.journal_file)
             self._optuna = self._opened("search")
             self._resume()
         except BaseException as error:
@@ -114,7 +124,8 @@ class Study:
     def total(self) -> int:
         """Trials of the search, and of the finals as far as they are known."""
         planned = total_finals(self.space, self.recipe)
-        return self._budget + max(planned, len(self._finals))
+        known = self._finals | finals.wanted(self.records, self.recipe).keys()
+        return self._budget + max(planned, len(known))
 
     @property
     def asked(self) -> int:
@@ -125,6 +136,12 @@ class Study:
     def _searched(self) -> int:
         """Of these, how many are of the search."""
         return self.asked - len(self._finals)
+
+    @property
+    def _repeats(self) -> int:
+        """Trials of points that others had with another seed: a study that was merged has such."""
+        searched = [record for record in self.records if record.phase == "search"]
+        return len(searched) - len({(record.digest, record.lr) for record in searched})
 
     @CTRL_C.held()
     def ask(self) -> TrialSpec | None:
@@ -232,19 +249,24 @@ class Study:
     @cached_property
     def _sampler(self) -> Sampler:
         pick = samplers.find(self.recipe.sampler)
-        return pick(domain(self.space, self.recipe), self.recipe.seed)
+        leaders = warm_start.leaders(self.sources, self._domain) if pick.learns else ()
+        return pick(self._domain, self.recipe.seed, leaders)
+
+    @cached_property
+    def _domain(self) -> Domain[Any]:
+        return domain(self.space, self.recipe)
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """Earlier studies, as they were when this one began."""
+        return warm_start.read(self.folder.warm_start_file)
+
+    def told_of_sources(self) -> list[str]:
+        """A line for each of them."""
+        return warm_start.told(self.sources, self._domain)
 
     def _opened(self, phase: Phase) -> optuna.Study:
-        """The Optuna study of a phase, in the same journal. No trial of the finals is pruned."""
-        name = self.folder.identity["name"]
-        searches = phase == "search"
-        return optuna.create_study(
-            storage=self._storage,
-            study_name=name if searches else f"{name}-{phase}",
-            direction=self.recipe.task.direction,
-            load_if_exists=True,
-            pruner=pruning.pruner(self.recipe) if searches else optuna.pruners.NopPruner(),
-        )
+        return opened(self._storage, self.folder.identity["name"], phase, self.recipe)
 
     def _give_out(self, trial: optuna.Trial, **what: Any) -> TrialSpec:
         """Start a trial of what is run, in the fields of its spec."""
@@ -265,8 +287,9 @@ class Study:
     def _resume(self) -> None:
         """Take up what an earlier process left, told or not."""
         begun = len(optuna.get_all_study_names(self._storage)) > 1
-        for phase in ("search", "finals") if begun else ("search",):
+        for phase in PHASES if begun else PHASES[:1]:
             self._take_up(self._opened(phase))
+        self._budget = total_trials(self.space, self.recipe, self._repeats)
         self.publish()
 
     def _take_up(self, study: optuna.Study) -> None:
@@ -311,8 +334,35 @@ def study_name(space: Space, recipe: Recipe) -> str:
     return "-".join([*words, told])[-100:].lstrip("-")
 
 
-def total_trials(space: Space, recipe: Recipe) -> int:
-    """How many trials a study runs: what the recipe says, at most every distinct point.
+def journal(file: Path) -> JournalStorage:
+    """Where the Optuna studies of a folder are kept; the caller has it to itself."""
+    return JournalStorage(JournalFileBackend(str(_mended(file))))
+
+
+def opened(storage: JournalStorage, name: str, phase: Phase, recipe: Recipe) -> optuna.Study:
+    """The Optuna study of a phase, in the same journal. No trial of the finals is pruned."""
+    searches = phase == "search"
+    return optuna.create_study(
+        storage=storage,
+        study_name=name if searches else f"{name}-{phase}",
+        direction=recipe.task.direction,
+        load_if_exists=True,
+        pruner=pruning.pruner(recipe) if searches else optuna.pruners.NopPruner(),
+    )
+
+
+def _sources(recipe: Recipe) -> list[Source]:
+    """Raises `UserError` where there is none to be read, or nobody would listen."""
+    if recipe.warm_start and not samplers.find(recipe.sampler).learns:
+        able = ", ".join(name for name in samplers.names() if samplers.find(name).learns)
+        told = f"warm_start: sampler {recipe.sampler} learns nothing: expected one of: {able}"
+        raise UserError(told)
+    return [Source.of(path) for path in recipe.warm_start]
+
+
+def total_trials(space: Space, recipe: Recipe, repeats: int = 0) -> int:
+    """How many trials a study runs: what the recipe says, at most every distinct point, beside
+    those that repeat one with another seed.
 
     Raises:
         UserError: all are asked for and there is no end to them.
@@ -320,7 +370,7 @@ def total_trials(space: Space, recipe: Recipe) -> int:
     rates = recipe.lr.count()
     endless = reach.uncountable(space, recipe)
     if endless is None and rates is not None:
-        points = reach.count(space, recipe) * rates
+        points = reach.count(space, recipe) * rates + repeats
         return points if recipe.trials is None else min(recipe.trials, points)
     why = endless or recipe.lr.continuous(LR)
     if recipe.sampler == "grid":

@@ -31,6 +31,8 @@ def sweep(space: Space, recipe: Recipe, console: Console) -> StudyFolder:
     preflight(recipe)
     study = Study.begin(space, recipe)
     with study:
+        for line in study.told_of_sources():
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
         before = len(study.records)
         try:
             _execute(study, console)

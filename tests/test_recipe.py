@@ -46,6 +46,7 @@ def test_defaults_and_values(files):
             "trials": st.none() | st.integers(1, 99),
             "out": st.none() | st.sampled_from(["runs/x", "1e5", "no", "a: b", "# x"]),
             "sampler": st.sampled_from(["grid", "random", "tpe"]),
+            "warm_start": st.sampled_from([None, "runs/x", [], ["1e5", "a: b"]]),
         },
     )
 )
@@ -66,6 +67,7 @@ def test_digest_covers_what_decides_a_result():
         "finalists": 2,
         "seeds": 4,
         "sampler": "grid",
+        "warm_start": ["runs/x", "runs/y"],
         "pruner": "median",
         "executor": "ray",
         "address": "host:1",

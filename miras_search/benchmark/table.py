@@ -143,7 +143,7 @@ class Table:
 
 def _common(recipe: Recipe) -> Recipe:
     """The recipe without what may differ from study to study."""
-    own = {"name": recipe.task.kind, "seed": 0, "out": None, "address": None}
+    own = {"name": recipe.task.kind, "seed": 0, "out": None, "address": None, "warm_start": []}
     return Recipe.from_dict(recipe.to_dict() | own | {"executor": "local", "workers": None})
 
 

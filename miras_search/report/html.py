@@ -165,11 +165,12 @@ def _asked(space: Space, recipe: Recipe, matched: str | None) -> dict[str, str]:
         model = f"width {size.width}, {layers}, a SwiGLU as wide as it takes for {matched}"
     else:
         model = f"{layers}, as wide as it takes for {matched}"
+    begun = f", begun with the best of {', '.join(recipe.warm_start)}" if recipe.warm_start else ""
     return {
         "Space": f"{space.name}: {variants}",
         "Task": f"{task}: {task.__doc__ or ''}".splitlines()[0],
         "Trials": f"{'every point' if recipe.trials is None else f'{recipe.trials:,}'}, "
-        f"chosen by {recipe.sampler}, seed {recipe.seed}",
+        f"chosen by {recipe.sampler}, seed {recipe.seed}{begun}",
         "Training": training,
         "Learning rate": str(recipe.lr.plain()),
         "Model": model,

@@ -14,7 +14,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import optuna
 from optuna.trial import TrialState
@@ -65,11 +65,15 @@ class Tried:
 class Sampler(optuna.samplers.BaseSampler):
     """Proposes whole points, each feasible and not yet tried; a trial that runs counts as tried.
 
-    Optuna asks for the distributions of a trial and gets those of one point.
+    The first proposals are the leaders: what earlier studies found to be good, best first. Optuna
+    asks for the distributions of a trial and gets those of one point.
     """
 
-    def __init__(self, domain: Domain[Any], seed: int) -> None:
-        self.domain, self.seed = domain, seed
+    learns: ClassVar[bool] = True
+    """Whether results have a part in what is proposed; leaders are ignored where they have none."""
+
+    def __init__(self, domain: Domain[Any], seed: int, leaders: Sequence[Any] = ()) -> None:
+        self.domain, self.seed, self.leaders = domain, seed, leaders
         self._found: dict[int, Any] = {}
         self._proposed: Candidate | None = None
 
@@ -78,7 +82,12 @@ class Sampler(optuna.samplers.BaseSampler):
         """The next point, or None if nothing is left; `tried` is in the order of the trials."""
 
     def next(self, tried: Sequence[Tried]) -> Move | None:
-        """`propose` with the generator of this trial."""
+        """A leader that was not tried, or else `propose` with the generator of this trial."""
+        if self.learns and self.leaders:
+            points = {trial.point for trial in tried}
+            for point in self.leaders:
+                if point not in points:
+                    return Move(point)
         return self.propose(tried, random.Random(f"{self.seed}/{len(tried)}"))
 
     def infer_relative_search_space(

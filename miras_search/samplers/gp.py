@@ -14,6 +14,7 @@ import numpy as np
 
 from miras_search.component import Component
 from miras_search.samplers.base import Move, Sampler, Tried
+from miras_search.stats.ranks import normal_scores
 from miras_search.variant import Variant
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class Gp(Sampler):
     (Ginsbourger et al., 2010).
     """
 
-    def __init__(self, domain: Domain[Any], seed: int) -> None:
-        super().__init__(domain, seed)
+    def __init__(self, domain: Domain[Any], seed: int, leaders: Sequence[Any] = ()) -> None:
+        super().__init__(domain, seed, leaders)
         self._codes: dict[Any, int] = {}
         self._encoded: dict[Any, list[float]] = {}
 
@@ -61,7 +62,7 @@ class Gp(Sampler):
         places = self._places([*known, *running, *options])
         ends = len(known), len(known) + len(running)
         seen, believed, left = np.split(places, ends)
-        posterior = _likeliest(seen, _normal(np.array([*known.values()])), rng)
+        posterior = _likeliest(seen, normal_scores(np.array([*known.values()])), rng)
         if running:
             posterior = posterior.given(believed, posterior.mean(believed))
         return Move(options[int(posterior.improvement(left).argmax())])
@@ -156,10 +157,3 @@ def _likeliest(places: np.ndarray, values: np.ndarray, rng: random.Random) -> _P
         for _ in range(DRAWS)
     )
     return max(drawn, key=lambda posterior: posterior.likelihood)
-
-
-def _normal(scores: np.ndarray) -> np.ndarray:
-    """[scores], normal quantiles of their ranks; equal scores have their ranks' mean."""
-    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    below = np.cumsum(counts) - counts / 2
-    return np.array([NORMAL.inv_cdf(x) for x in below / len(scores)])[places]

@@ -17,6 +17,8 @@ class Grid(Sampler):
     another: a budget that ends early has tuned some variants and not touched the others.
     """
 
+    learns = False
+
     def propose(self, tried: Sequence[Tried], rng: random.Random) -> Move | None:
         points = {trial.point for trial in tried}
         return next((Move(point) for point in self._order if point not in points), None)

@@ -15,6 +15,8 @@ class Random(Sampler):
     that have several names.
     """
 
+    learns = False
+
     def propose(self, tried: Sequence[Tried], rng: random.Random) -> Move | None:
         point = self.domain.random({trial.point for trial in tried}, rng)
         return None if point is None else Move(point)

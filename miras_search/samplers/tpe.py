@@ -25,8 +25,8 @@ class Tpe(Sampler):
     trials run, each counts as bad: the others look elsewhere.
     """
 
-    def __init__(self, domain: Domain[Any], seed: int) -> None:
-        super().__init__(domain, seed)
+    def __init__(self, domain: Domain[Any], seed: int, leaders: Sequence[Any] = ()) -> None:
+        super().__init__(domain, seed, leaders)
         self._begin()
 
     def propose(self, tried: Sequence[Tried], rng: random.Random) -> Move | None:

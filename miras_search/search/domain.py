@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from miras_search.recipe import Recipe
     from miras_search.search.candidate import Candidate, Question
     from miras_search.space import Space
+    from miras_search.variant import Variant
 
 P = TypeVar("P")
 """A point: hashable, and equal only to a point that would train the same model."""
@@ -31,6 +32,11 @@ class Domain(Protocol[P]):
 
     def find(self, answers: Mapping[str, Any]) -> P | None:
         """The point that these answers lead to."""
+        ...
+
+    def locate(self, variant: Variant, lr: float) -> P | None:
+        """The point of a variant at the nearest learning rate there is; None where the variant is
+        none of the space."""
         ...
 
     def random(self, tried: Collection[P], rng: random.Random) -> P | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from miras_search import reach
 from miras_search.nodes import Fixed
+from miras_search.search.aim import rate_answers, space_answers
 from miras_search.search.candidate import Remembered, draw
 from miras_search.search.pool import Pool
 from miras_search.space import TRIES, RandomChooser
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from miras_search.recipe import Recipe
     from miras_search.search.candidate import Candidate, Draw, Question
     from miras_search.space import Space
+    from miras_search.variant import Variant
 
 NEIGHBOURS = 20
 """How many neighbours a point has at most: a range has no end of them."""
@@ -36,15 +38,29 @@ class Endless:
         self.space, self.recipe = space, recipe
         self.questions: dict[str, Question] = {}
         self._beginnings: list[Mapping[str, Any]] = [{}]
+        self._counted: dict[str, Mapping[str, Any]] | None = None
         if reach.uncountable(space, recipe) is None:
             counted = Pool.of(space, recipe.model_copy(update={"lr": Fixed(1.0)}))
             self._beginnings = [candidate.answers for candidate in counted.candidates]
+            self._counted = {
+                candidate.digest: candidate.answers for candidate in counted.candidates
+            }
 
     def candidate(self, point: Candidate) -> Candidate:
         return point
 
     def find(self, answers: Mapping[str, Any]) -> Candidate | None:
         return self._draw(Remembered(answers, RandomChooser(random.Random(0)))).candidate
+
+    def locate(self, variant: Variant, lr: float) -> Candidate | None:
+        """Where variants cannot be counted, one is found by the form that it is given in."""
+        if self._counted is None:
+            ways = [*space_answers(self.space, variant)]
+        else:
+            ways = [self._counted[variant.digest]] if variant.digest in self._counted else []
+        rate = rate_answers(self.recipe.lr, lr)
+        found = (self.find({**answers, **rate}) for answers in ways)
+        return next((point for point in found if point and point.digest == variant.digest), None)
 
     def random(self, tried: Collection[Candidate], rng: random.Random) -> Candidate | None:
         for _ in range(TRIES):

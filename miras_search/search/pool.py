@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from miras_search.search.aim import apart
 from miras_search.search.candidate import Candidate, Draw, Remembered, draw, every
 from miras_search.space import RandomChooser, Rejection
 from miras_search.variant import Variant
@@ -84,6 +86,18 @@ class Pool:
         chooser = Remembered(answers, RandomChooser(random.Random(0)))
         candidate = draw(self.space, self.recipe, chooser).candidate
         return None if candidate is None else self.numbers.get(candidate)
+
+    def locate(self, variant: Variant, lr: float) -> int | None:
+        points = self._rates.get(variant.digest, [])
+        return min(points, key=lambda point: apart(self.candidates[point].lr, lr), default=None)
+
+    @cached_property
+    def _rates(self) -> dict[str, list[int]]:
+        """The points of each variant."""
+        found: dict[str, list[int]] = {}
+        for point, candidate in enumerate(self.candidates):
+            found.setdefault(candidate.digest, []).append(point)
+        return found
 
     def untried(self, tried: Collection[int]) -> np.ndarray:
         """[points], whether each was never given out."""

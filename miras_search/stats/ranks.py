@@ -1,7 +1,8 @@
-"""Whether two lists of scores of the same variants put them in the same order."""
+"""Ranks of scores, and whether two lists put the same variants in the same order."""
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,6 +24,13 @@ class Correlation(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def normal_scores(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """[values], normal quantiles of their ranks; equal values have their ranks' mean."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    below = np.cumsum(counts) - counts / 2
+    return np.array([NormalDist().inv_cdf(x) for x in below / len(values)])[places]
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
