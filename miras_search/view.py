@@ -89,6 +89,11 @@ class Progress:
         if number in self.running:
             self.running[number].point = point
 
+    def lost(self, spec: TrialSpec) -> None:
+        """A trial died with its worker and will run again."""
+        self.running.pop(spec.number, None)
+        self._say(f"{_name(spec)} was lost: its worker process or its node died; it runs again")
+
     def finished(self, record: TrialRecord) -> None:
         """A trial ended, one way or another."""
         self.running.pop(record.number, None)
@@ -170,8 +175,8 @@ class Progress:
         return next(iter(ranked(scored, self.recipe)), None)
 
 
-def _name(record: TrialRecord) -> str:
-    return f"{'trial' if record.phase == 'search' else 'final'} {record.number}"
+def _name(trial: TrialRecord | TrialSpec) -> str:
+    return f"{'trial' if trial.phase == 'search' else 'final'} {trial.number}"
 
 
 def _ending(record: TrialRecord) -> str:
