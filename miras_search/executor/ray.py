@@ -180,13 +180,15 @@ def _trainable(config: dict[str, Any]) -> None:
 def _cluster(address: str | None) -> Iterator[None]:
     """A connection to a cluster, or a Ray on the loopback interface that ends with the sweep."""
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # What became of a trial is told by the study.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
             ray.init(include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"address: no Ray cluster at '{address}': {error}") from None
     try:
         yield
