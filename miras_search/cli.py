@@ -6,16 +6,20 @@ import argparse
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from miras_search.errors import UserError, dotted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pydantic import BaseModel
+
     from miras_search.recipe import Recipe
     from miras_search.space import Space
     from miras_search.variant import Variant
+
+    Model = TypeVar("Model", bound=BaseModel)
 
 EXAMPLES = """\
 examples:
@@ -119,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     command(_compare, "hold several studies against each other", "folders", js=True)
     command(_export, "write a trained model to a folder to publish", "checkpoint", "target")
     command(_report, "write the leaderboard and the report of a study again", "study")
+    command(_watch, "show a running study until it is complete", "study", "settings")
     command(_resume, "go on with a study", "study", "overrides")
     command(_replay, "train a trial of a study again and compare", "study", "trial")
     command(_table, "write the trials of finished studies as one table", "studies")
@@ -199,6 +204,16 @@ def _report(options: Any) -> int:
     return 0
 
 
+def _watch(options: Any) -> int:
+    from rich.console import Console
+
+    from miras_search.folder import StudyFolder
+    from miras_search.watch import Settings, watch
+
+    watch(StudyFolder.existing(options.study), _settings(Settings, options.settings), Console())
+    return 0
+
+
 def _replay(options: Any) -> int:
     from rich.console import Console
 
@@ -229,12 +244,8 @@ def _simulate(options: Any) -> int:
     from rich.console import Console
 
     from miras_search.benchmark.simulate import Settings, simulate
-    from miras_search.parsing import model
-    from miras_search.yaml_file import Override
 
-    changes = [Override.parse(text) for text in options.settings]
-    settings = model(Settings, {dotted(change.path): change.value for change in changes})
-    print(simulate(options.table, settings, Console()))
+    print(simulate(options.table, _settings(Settings, options.settings), Console()))
     return 0
 
 
@@ -310,16 +321,13 @@ def _print_costs(space: Space, recipe: Recipe) -> None:
 
 
 def _show(options: Any) -> int:
-    from miras_search.parsing import model
     from miras_search.plan import plan
     from miras_search.size import Size
     from miras_search.space import Space
     from miras_search.stability import caution
-    from miras_search.yaml_file import Override
 
     variant = _only(Space.load(options.variant), options.variant)
-    changes = [Override.parse(text) for text in options.size]
-    size = model(Size, {dotted(change.path): change.value for change in changes})
+    size = _settings(Size, options.size)
     try:
         cost = plan(variant, size, vocabulary=256, length=256)
     except ValueError as error:
@@ -388,6 +396,15 @@ def _list(options: Any) -> int:
                 if cls.model_fields:
                     print(f"  {'':<16}{', '.join(cls.model_fields)}")
     return 0
+
+
+def _settings(cls: type[Model], texts: Sequence[str]) -> Model:
+    """What key=value says of the fields of a model."""
+    from miras_search.parsing import model
+    from miras_search.yaml_file import Override
+
+    changes = [Override.parse(text) for text in texts]
+    return model(cls, {dotted(change.path): change.value for change in changes})
 
 
 def _only(space: Space, file: Any) -> Variant:

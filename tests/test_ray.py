@@ -75,19 +75,15 @@ def arguments_of(process: psutil.Process) -> list[str]:
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """A head and a second node, each with one CPU and an address of its own."""
+    """A head and a second node, each with one CPU, on this machine."""
     from ray.cluster_utils import Cluster
 
     # A node that is gone is found out in seconds.
     hasty = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000}
     hasty |= {"health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
-    head = {"num_cpus": 1, "include_dashboard": False}
-    nodes = Cluster(
-        initialize_head=True,
-        head_node_args=head | {"_system_config": hasty},
-        shutdown_at_exit=True,
-    )
-    nodes.add_node(num_cpus=1, node_ip_address="127.0.0.2")
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": hasty}
+    nodes = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=True)
+    nodes.add_node(num_cpus=1)
     yield nodes
     nodes.shutdown()
 
