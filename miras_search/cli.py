@@ -446,7 +446,7 @@ COMMANDS = (
         _plan,
         "say what a sweep would do, and how long it would take",
         ("space", "recipe", "overrides"),
-        "plan core recall",
+        "plan core bytes steps=200",
         "printed; nothing is written",
         json=True,
     ),

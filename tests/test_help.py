@@ -46,7 +46,7 @@ def test_help_has_an_example_that_parses(
     assert words[0] == command.name
     options = cli._parser().parse_args(words)
     assert options.run is command.run
-    assert all(getattr(options, argument) for argument in command.arguments if argument != "size")
+    assert all(getattr(options, argument) for argument in command.arguments)
     assert "results:" in help
     with pytest.raises(SystemExit):
         cli.main(["--help"])
