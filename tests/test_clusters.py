@@ -1,4 +1,4 @@
-"""The files of docs/cluster: they can be read, and the SLURM script starts a Ray that runs a sweep."""
+"""The files of docs/cluster: they can be read, and that of SLURM starts a Ray and a sweep on it."""
 
 from __future__ import annotations
 
