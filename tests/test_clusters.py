@@ -69,16 +69,21 @@ def test_the_slurm_script_starts_two_nodes_and_sweeps(tmp_path: Path) -> None:
     slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "nodes[1-2]"}
     slurm |= {"SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1"}
     out = tmp_path / "out"
-    done = subprocess.run(
-        ["bash", CLUSTER / "slurm.sh", *write(tmp_path), f"out={out}", "trials=2", "steps=2"],
-        env=os.environ | slurm | {"PATH": os.pathsep.join([str(bin), here, os.environ["PATH"]])},
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stdout=(tmp_path / "stdout").open("w"),
-        stderr=(tmp_path / "stderr").open("w"),
-        timeout=600,
-        check=False,
-    )
+    script = ["bash", str(CLUSTER / "slurm.sh"), *write(tmp_path), f"out={out}", "trials=2"]
+    # To files: what the script leaves behind would hold a pipe open.
+    with (tmp_path / "stdout").open("w") as told, (tmp_path / "stderr").open("w") as errors:
+        done = subprocess.run(
+            [*script, "steps=2"],
+            env=os.environ
+            | slurm
+            | {"PATH": os.pathsep.join([str(bin), here, os.environ["PATH"]])},
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=errors,
+            timeout=600,
+            check=False,
+        )
     assert done.returncode == 0, (tmp_path / "stderr").read_text()
     assert (tmp_path / "stdout").read_text().count("Ray runtime started") == 2
     assert [r["state"] for r in results(out)] == ["complete"] * 2

@@ -10,7 +10,7 @@ set -euo pipefail
 
 export RAY_USAGE_STATS_ENABLED=0
 cpus=${SLURM_CPUS_PER_TASK:-1}
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 one=(--nodes=1 --ntasks=1)
 ip=$(srun "${one[@]}" --nodelist="$head" hostname --ip-address | awk '{print $1}')
 port=$((20000 + SLURM_JOB_ID % 20000)) # of this job alone
