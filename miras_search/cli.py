@@ -6,26 +6,23 @@ import argparse
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from miras_search.errors import UserError, dotted
+from miras_search.errors import UserError, dotted, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pydantic import BaseModel
 
     from miras_search.recipe import Recipe
     from miras_search.space import Space
     from miras_search.variant import Variant
 
-EXAMPLES = """\
-examples:
-  miras-search sweep core bytes trials=20 out=runs/mine
-  miras-search plan core recall
-  miras-search show yaad
-  miras-search list --json
-"""
+    Model = TypeVar("Model", bound=BaseModel)
 
-HELP = {
+ARGUMENTS = {
     "space": "YAML file of a space, or the name of a shipped one, such as core",
     "recipe": "YAML file of a recipe, or the name of a shipped one, such as bytes",
     "variant": "YAML file of one variant, such as best.yaml of a study, or the name of a "
@@ -35,7 +32,8 @@ HELP = {
     "studies": "folders of finished studies of one space, such as one a seed, and out=FILE.parquet",
     "parts": "folders of two or more studies of one space and one recipe, and out=FOLDER",
     "table": "Parquet file of trials, or the name of a shipped one",
-    "settings": "key=value: methods=[tpe, gp/halving], replays=1000, budget=0.25, out=FOLDER",
+    "replays": "key=value: methods=[tpe, gp/halving], replays=1000, budget=0.25, out=FOLDER",
+    "pace": "every=SECONDS from one look to the next; 1 unless given",
     "trial": "number of a trial",
     "checkpoint": "folder of a trial with weights, such as runs/mine/best",
     "target": "a new folder",
@@ -43,22 +41,32 @@ HELP = {
     "what": "axes (the default), tasks or published",
     "overrides": "key=value that changes a key of either file, such as steps=100 or chunk=64",
 }
+"""What the arguments of commands are."""
+
+MANY = {
+    **dict.fromkeys(("overrides", "size", "replays", "pace"), "key=value"),
+    **dict.fromkeys(("studies", "folders", "parts"), "STUDY"),
+}
+"""Arguments of any number, and what one of them is."""
 
 SHOWN = 20
 """Variants, and reasons, that `plan` prints."""
-
-MANY = ("overrides", "size", "settings", "studies", "folders", "parts")
-"""Arguments of any number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command: 0 is done, 1 no trial completed or a replay differs, 2 bad input, 130 stopped
     by Ctrl-C."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     # Flags first: argparse takes none between a positional argument and a list of them.
     flags = [word for word in words if word.startswith("-")]
-    options = _parser().parse_args([*words[:1], *flags, *(w for w in words[1:] if w not in flags)])
     try:
+        _check_command(words)
+        options = parser.parse_args([*words[:1], *flags, *(w for w in words[1:] if w not in flags)])
         return options.run(options)
     except UserError as error:
         for problem in error.problems:
@@ -72,60 +80,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _check_command(words: Sequence[str]) -> None:
+    known = [command.name for command in COMMANDS]
+    if words and not words[0].startswith("-") and words[0] not in known:
+        raise UserError(f"unknown command '{words[0]}': {nearest(words[0], known)}")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="miras-search",
-        description="Search the MIRAS design space of memories that learn while they read.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    def parser(make: Callable[..., Any], told: str, more: str, **how: Any) -> Any:
+        raw = argparse.RawDescriptionHelpFormatter
+        return make(description=told, epilog=more, formatter_class=raw, **how)
 
-    def command(run: Callable[[Any], int], told: str, *names: str, js: bool = False) -> None:
-        added = commands.add_parser(run.__name__.strip("_"), help=told, description=told)
-        added.set_defaults(run=run)
-        for name in names:
-            metavar = "key=value" if name in MANY else name.upper()
-            metavar = "STUDY" if name in ("studies", "folders", "parts") else metavar
-            more: dict[str, Any] = {"nargs": "*"} if name in MANY else {}
+    examples = "\n".join(f"  miras-search {command.example}" for command in COMMANDS)
+    told = "Search the MIRAS design space of memories that learn while they read."
+    more = f"examples:\n{examples}\n\nmiras-search COMMAND --help says more of each."
+    root = parser(argparse.ArgumentParser, told, more, prog="miras-search")
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        more = f"example:\n  miras-search {command.example}\n\nresults:\n  {command.results}"
+        make = partial(commands.add_parser, command.name, help=command.told)
+        added = parser(make, f"{command.told[0].upper()}{command.told[1:]}.", more)
+        added.set_defaults(run=command.run)
+        for name in command.arguments:
+            how: dict[str, Any] = {"metavar": MANY.get(name, name.upper())}
+            how |= {"nargs": "*"} if name in MANY else {}
             if name == "what":
-                more = {"nargs": "?", "choices": ["axes", "tasks", "published"], "default": "axes"}
-            added.add_argument(name, metavar=metavar, help=HELP[name], **more)
-        if js:
+                how |= {"nargs": "?", "choices": ["axes", "tasks", "published"], "default": "axes"}
+            argument = added.add_argument(name, help=ARGUMENTS[name], **how)
+            if name != "what":
+                argument.completer = partial(_offered, name)
+        if command.json:
             added.add_argument("--json", action="store_true", help="print JSON")
+    return root
 
-    command(_sweep, "search a space by a recipe", "space", "recipe", "overrides")
-    command(
-        _plan,
-        "say what a sweep would do, and how long it would take",
-        "space",
-        "recipe",
-        "overrides",
-        js=True,
-    )
-    command(
-        _show,
-        "explain one variant: its choices, equation, lowering and cost",
-        "variant",
-        "size",
-        js=True,
-    )
-    command(
-        _list,
-        "list the choices of every axis and macro architectures, or tasks, or published models",
-        "what",
-        js=True,
-    )
-    command(_train, "train one variant", "variant", "recipe", "overrides")
-    command(_compare, "hold several studies against each other", "folders", js=True)
-    command(_merge, "make one study of several", "parts")
-    command(_export, "write a trained model to a folder to publish", "checkpoint", "target")
-    command(_report, "write the leaderboard and the report of a study again", "study")
-    command(_resume, "go on with a study", "study", "overrides")
-    command(_replay, "train a trial of a study again and compare", "study", "trial")
-    command(_table, "write the trials of finished studies as one table", "studies")
-    command(_simulate, "replay samplers against a table of trials", "table", "settings")
-    return parser
+
+def _offered(argument: str, **asked: Any) -> Iterable[str]:
+    from miras_search.completion import offered
+
+    return offered(argument, **asked)
 
 
 def _sweep(options: Any) -> int:
@@ -201,6 +193,16 @@ def _report(options: Any) -> int:
     return 0
 
 
+def _watch(options: Any) -> int:
+    from rich.console import Console
+
+    from miras_search.folder import StudyFolder
+    from miras_search.watch import Settings, watch
+
+    watch(StudyFolder.existing(options.study), _settings(Settings, options.pace), Console())
+    return 0
+
+
 def _replay(options: Any) -> int:
     from rich.console import Console
 
@@ -252,12 +254,8 @@ def _simulate(options: Any) -> int:
     from rich.console import Console
 
     from miras_search.benchmark.simulate import Settings, simulate
-    from miras_search.parsing import model
-    from miras_search.yaml_file import Override
 
-    changes = [Override.parse(text) for text in options.settings]
-    settings = model(Settings, {dotted(change.path): change.value for change in changes})
-    print(simulate(options.table, settings, Console()))
+    print(simulate(options.table, _settings(Settings, options.replays), Console()))
     return 0
 
 
@@ -333,16 +331,13 @@ def _print_costs(space: Space, recipe: Recipe) -> None:
 
 
 def _show(options: Any) -> int:
-    from miras_search.parsing import model
     from miras_search.plan import plan
     from miras_search.size import Size
     from miras_search.space import Space
     from miras_search.stability import caution
-    from miras_search.yaml_file import Override
 
     variant = _only(Space.load(options.variant), options.variant)
-    changes = [Override.parse(text) for text in options.size]
-    size = model(Size, {dotted(change.path): change.value for change in changes})
+    size = _settings(Size, options.size)
     try:
         cost = plan(variant, size, vocabulary=256, length=256)
     except ValueError as error:
@@ -413,6 +408,15 @@ def _list(options: Any) -> int:
     return 0
 
 
+def _settings(cls: type[Model], texts: Sequence[str]) -> Model:
+    """What key=value says of the fields of a model."""
+    from miras_search.parsing import model
+    from miras_search.yaml_file import Override
+
+    changes = [Override.parse(text) for text in texts]
+    return model(cls, {dotted(change.path): change.value for change in changes})
+
+
 def _only(space: Space, file: Any) -> Variant:
     """The one variant of a space.
 
@@ -429,3 +433,131 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+class Command(NamedTuple):
+    """A command as its --help tells it."""
+
+    run: Callable[[Any], int]
+    told: str
+    """What it does."""
+    arguments: tuple[str, ...]
+    """Keys of `ARGUMENTS`."""
+    example: str
+    """Words behind miras-search that really run, after those above it."""
+    results: str
+    """Where results go."""
+    json: bool = False
+    """Whether it takes --json."""
+
+    @property
+    def name(self) -> str:
+        """What is typed."""
+        return self.run.__name__.strip("_")
+
+
+COMMANDS = (
+    Command(
+        _sweep,
+        "search a space by a recipe",
+        ("space", "recipe", "overrides"),
+        "sweep core bytes trials=20 out=runs/mine",
+        "out=FOLDER, else a folder below runs/: report.html, leaderboard.csv, best.yaml, best/",
+    ),
+    Command(
+        _plan,
+        "say what a sweep would do, and how long it would take",
+        ("space", "recipe", "overrides"),
+        "plan core bytes steps=200",
+        "printed; nothing is written",
+        json=True,
+    ),
+    Command(
+        _watch,
+        "show a study while a sweep works on it, until it is complete",
+        ("study", "pace"),
+        "watch runs/mine every=2",
+        "on the terminal; elsewhere the study is printed once; nothing is written",
+    ),
+    Command(
+        _resume,
+        "go on with a study",
+        ("study", "overrides"),
+        "resume runs/mine trials=40",
+        "the folder of the study",
+    ),
+    Command(
+        _report,
+        "write the leaderboard and the report of a study again",
+        ("study",),
+        "report runs/mine",
+        "leaderboard.csv and report.html in the folder of the study; the leaderboard is printed",
+    ),
+    Command(
+        _show,
+        "explain one variant: its choices, equation, lowering and cost",
+        ("variant", "size"),
+        "show yaad width=128",
+        "printed; nothing is written",
+        json=True,
+    ),
+    Command(
+        _list,
+        "list the choices of every axis and macro architectures, or tasks, or published models",
+        ("what",),
+        "list published",
+        "printed; nothing is written",
+        json=True,
+    ),
+    Command(
+        _train,
+        "train one variant",
+        ("variant", "recipe", "overrides"),
+        "train runs/mine/best.yaml bytes lr=3e-3 out=runs/best",
+        "a study of one trial: out=FOLDER, else a folder below runs/",
+    ),
+    Command(
+        _replay,
+        "train a trial of a study again and compare",
+        ("study", "trial"),
+        "replay runs/mine 3",
+        "printed; the study stays as it is",
+    ),
+    Command(
+        _compare,
+        "hold several studies against each other",
+        ("folders",),
+        "compare runs/mine runs/best",
+        "printed; nothing is written",
+        json=True,
+    ),
+    Command(
+        _merge,
+        "make one study of several",
+        ("parts",),
+        "merge runs/mine runs/more out=runs/both",
+        "out=FOLDER: a study with all trials; the others stay as they are",
+    ),
+    Command(
+        _export,
+        "write a trained model to a folder to publish",
+        ("checkpoint", "target"),
+        "export runs/mine/best mine",
+        "the new folder: weights, README.md as a model card, variant.yaml and recipe.yaml",
+    ),
+    Command(
+        _table,
+        "write the trials of finished studies as one table",
+        ("studies",),
+        "table runs/mine out=mine.parquet",
+        "out=FILE.parquet",
+    ),
+    Command(
+        _simulate,
+        "replay samplers against a table of trials",
+        ("table", "replays"),
+        "simulate recall 'methods=[local]' replays=20 out=runs/replays",
+        "out=FOLDER, else runs/<table>-replays",
+    ),
+)
+"""All commands, in the order that --help has them in."""

@@ -105,7 +105,7 @@ class Recipe(BaseModel, frozen=True):
     address: str | None = None
     """A Ray cluster to join; null starts one on this machine."""
     workers: Positive | None = None
-    """Trials at a time; null is one for each core."""
+    """Trials at a time; null is one for each core, or under Ray each GPU."""
     compile: bool = False
     """Whether chunks of deep memories that move linearly go through torch.compile: half a minute a
     variant, then faster steps."""

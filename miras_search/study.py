@@ -207,6 +207,12 @@ class Study:
             f"at step {point.step} of {self.recipe.steps}: its score was not among the best there"
         )
 
+    def give_back(self, number: int) -> None:
+        """Take back a trial that was lost with whoever ran it: it is asked for again."""
+        lost = self._live.pop(number)
+        wandb_log.forget(self.folder.path, lost[0])
+        self._pending.append(lost)
+
     @CTRL_C.held()
     def tell(self, record: TrialRecord) -> None:
         """Take the result of a trial, and bring the files people read up to date."""

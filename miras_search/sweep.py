@@ -50,6 +50,10 @@ def preflight(recipe: Recipe) -> None:
     """
     if recipe.address is not None:
         check_cluster(recipe.address)
+        set_up_ray(recipe.address)
+        from miras_search.executor import ray
+
+        ray.check(recipe)
     elif recipe.accelerator == "gpu":
         import torch
 
@@ -65,7 +69,7 @@ def _execute(study: Study, console: Console) -> None:
             set_up_ray(recipe.address)
             from miras_search.executor import ray
 
-            ray.execute(study, recipe.workers, view)
+            ray.execute(study, view)
         else:
             from miras_search.executor import local
 

@@ -12,7 +12,7 @@ from miras_search.report.leaderboard import variant_of
 from miras_search.variant import Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence, Sized
     from typing import Self
 
     from rich.console import Console, RenderableType
@@ -34,7 +34,10 @@ class Running:
     spec: TrialSpec
     variant: str
     began: float
-    point: Point | None = None
+    """On the clock of `time.monotonic`."""
+    step: int = 0
+    score: float | None = None
+    """Of the last evaluation, at `step`."""
 
 
 class Progress:
@@ -86,8 +89,13 @@ class Progress:
 
     def point(self, number: int, point: Point) -> None:
         """A running trial was evaluated."""
-        if number in self.running:
-            self.running[number].point = point
+        if run := self.running.get(number):
+            run.step, run.score = point.step, point.score
+
+    def lost(self, spec: TrialSpec) -> None:
+        """A trial died with its worker and will run again."""
+        self.running.pop(spec.number, None)
+        self._say(f"{_name(spec)} was lost: its worker process or its node died; it runs again")
 
     def finished(self, record: TrialRecord) -> None:
         """A trial ended, one way or another."""
@@ -101,57 +109,18 @@ class Progress:
 
     def time_left(self) -> float | None:
         """Seconds until the last trial, as if the rest were like those that finished."""
-        if not self.records:
-            return None
-        mean = sum(record.seconds for record in self.records) / len(self.records)
-        now = time.monotonic()
-        # At least nothing: a trial that takes longer than the mean is about to end.
-        under_way = sum(max(0.0, mean - (now - run.began)) for run in [*self.running.values()])
-        waiting = max(0, self.total - len(self.records) - len(self.running))
-        return (under_way + mean * waiting) / self._workers
+        return time_left(self.records, [*self.running.values()], self.total, self._workers)
 
     def table(self) -> RenderableType:
         """What the terminal shows."""
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
         # Drawn from another thread: what is iterated over here must not change meanwhile.
         running = [*self.running.values()]
-        lines = [Text(self._counts(), style="bold")]
-        if self._best is not None:
-            found = f"best {text.score(self._best.score)}  {variant_of(self._best)}"
-            lines.append(Text(f"{found}  lr {text.rate(self._best.lr)}", style="green"))
-        if not running:
-            return Group(*lines)
-        table = Table(
-            box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True
-        )
-        for name in ("trial", "step", "score", "time", "lr"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("running", no_wrap=True, overflow="ellipsis", ratio=1)
-        for run in running[:SHOWN]:
-            table.add_row(
-                str(run.spec.number),
-                f"{run.point.step if run.point else 0}/{self.recipe.steps}",
-                text.score(run.point.score if run.point else None),
-                text.duration(time.monotonic() - run.began),
-                text.rate(run.spec.lr),
-                Text(run.variant),
-            )
-        if len(running) > SHOWN:
-            lines.append(Text(f"{len(running) - SHOWN} more are running"))
-        return Group(*lines, table)
-
-    def _counts(self) -> str:
-        failed = sum(record.score is None for record in self.records)
-        told = [f"{len(self.records)}/{self.total} trials"]
-        told += [f"{failed} failed"] if failed else []
-        told.append(f"{text.duration(time.monotonic() - self._began)} elapsed")
+        told = [f"{text.duration(time.monotonic() - self._began)} elapsed"]
         left = self.time_left()
         if left is not None and left >= 1:
             told.append(f"about {text.duration(left)} left")
-        return ", ".join(told)
+        counted = counts(self.records, running, self.total)
+        return table([*counted, *told], self._best, running, self.recipe)
 
     def _line(self, record: TrialRecord) -> str:
         best = f"best {text.score(self._best.score)}" if self._best else "no score yet"
@@ -170,8 +139,63 @@ class Progress:
         return next(iter(ranked(scored, self.recipe)), None)
 
 
-def _name(record: TrialRecord) -> str:
-    return f"{'trial' if record.phase == 'search' else 'final'} {record.number}"
+def counts(records: Collection[TrialRecord], running: Sized, total: int) -> list[str]:
+    """How many trials have ended, how many run and how many have no score."""
+    pruned = sum(record.state == "pruned" for record in records)
+    failed = sum(record.score is None for record in records) - pruned
+    numbers = {"running": len(running), "failed": failed, "pruned": pruned}
+    told = [f"{number} {name}" for name, number in numbers.items() if number]
+    return [f"{len(records)}/{total} trials", *told]
+
+
+def time_left(
+    records: Sequence[TrialRecord], running: Sequence[Running], total: int, workers: int
+) -> float | None:
+    """Seconds until the last trial, as if the rest were like those that finished."""
+    if not records:
+        return None
+    mean = sum(record.seconds for record in records) / len(records)
+    now = time.monotonic()
+    # At least nothing: a trial that takes longer than the mean is about to end.
+    under_way = sum(max(0.0, mean - (now - run.began)) for run in running)
+    waiting = max(0, total - len(records) - len(running))
+    return (under_way + mean * waiting) / workers
+
+
+def table(
+    told: Iterable[str], best: TrialRecord | None, running: Sequence[Running], recipe: Recipe
+) -> RenderableType:
+    """A line of what is `told`, one of the best trial, and a row for each trial that runs."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [Text(", ".join(told), style="bold")]
+    if best is not None:
+        found = f"best {text.score(best.score)}  {variant_of(best)}"
+        lines.append(Text(f"{found}  lr {text.rate(best.lr)}", style="green"))
+    if not running:
+        return Group(*lines)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
+    for name in ("trial", "step", "score", "time", "lr"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("running", no_wrap=True, overflow="ellipsis", ratio=1)
+    for run in running[:SHOWN]:
+        table.add_row(
+            str(run.spec.number),
+            f"{run.step}/{recipe.steps}",
+            text.score(run.score),
+            text.duration(time.monotonic() - run.began),
+            text.rate(run.spec.lr),
+            Text(run.variant),
+        )
+    if len(running) > SHOWN:
+        lines.append(Text(f"{len(running) - SHOWN} more are running"))
+    return Group(*lines, table)
+
+
+def _name(trial: TrialRecord | TrialSpec) -> str:
+    return f"{'trial' if trial.phase == 'search' else 'final'} {trial.number}"
 
 
 def _ending(record: TrialRecord) -> str:

@@ -80,5 +80,8 @@ class Silent:
     def point(self, number: int, point: Point) -> None:
         self.events.append(("point", number))
 
+    def lost(self, spec: TrialSpec) -> None:
+        self.events.append(("lost", spec.number))
+
     def finished(self, record: TrialRecord) -> None:
         self.events.append(("finished", record.number))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from study_files import command, results, run, write
+from study_files import Silent, command, results, run, write
+
+from miras_search.errors import UserError
+from miras_search.executor import set_up_ray
+from miras_search.recipe import Recipe, load_pair
+from miras_search.study import Study
 
 
 def sweep(folder: Path, name: str, *overrides: str) -> list[dict]:
@@ -67,23 +74,120 @@ def arguments_of(process: psutil.Process) -> list[str]:
 
 
 @pytest.fixture
-def cluster() -> Iterator[str]:
-    """A head and a second node, each with one CPU, on the loopback interface."""
+def cluster() -> Iterator[Any]:
+    """A head and a second node, each with one CPU, on this machine."""
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False},
-        shutdown_at_exit=True,
-    )
+    # A node that is gone is found out in seconds.
+    hasty = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000}
+    hasty |= {"health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": hasty}
+    nodes = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=True)
     nodes.add_node(num_cpus=1)
-    yield nodes.address
+    yield nodes
     nodes.shutdown()
 
 
-def test_a_cluster_of_two_nodes_runs_a_sweep(tmp_path: Path, cluster: str) -> None:
-    found = sweep(tmp_path, "out", "executor=ray", f"address={cluster}", "workers=2")
+def test_a_cluster_of_two_nodes_runs_a_sweep(tmp_path: Path, cluster: Any) -> None:
+    how = ("executor=ray", f"address={cluster.address}", "workers=2")
+    refused = run("sweep", *write(tmp_path), f"out={tmp_path / 'no'}", *how, "accelerator=gpu")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: accelerator: gpu, but no node of the Ray cluster")
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "no").exists()
+    found = sweep(tmp_path, "out", *how)
     assert [r["state"] for r in found] == ["complete"] * 8
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_costs_no_trial(tmp_path: Path, cluster: Any) -> None:
+    """What had finished stays as it is, what ran there runs again, and every result is that of a
+    study that nothing happened to."""
+    how = ("steps=20", "evaluate=4", "trials=6")
+    out = tmp_path / "out"
+    arguments = ("sweep", *write(tmp_path), f"out={out}", *how, "workers=2")
+    process = subprocess.Popen(
+        command(*arguments, "executor=ray", f"address={cluster.address}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def finished() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in out.glob("trials/*/record.json")}
+
+    while len(finished()) < 2 and process.poll() is None:
+        time.sleep(0.1)
+    before = finished()
+    (second,) = cluster.worker_nodes
+    cluster.remove_node(second, allow_graceful=False)
+    told, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert 2 <= len(before) < 6
+    assert before.items() <= finished().items()
+    assert told.count("was lost") == 1
+    assert [r["state"] for r in results(out)] == ["complete"] * 6
+    assert results(out) == sweep(tmp_path, "alone", *how)
+
+
+def test_a_trial_that_always_dies_is_given_up(tmp_path: Path) -> None:
+    set_up_ray(None)
+    from miras_search.executor import ray
+
+    view = Silent()
+    pair = load_pair(*write(tmp_path), [f"out={tmp_path / 'out'}", "trials=2"])
+    with Study.begin(*pair) as study:
+        asker = ray.Asker(study, view)  # pyright: ignore[reportArgumentType]
+        for life in range(ray.LIVES):
+            assert asker.suggest(f"life {life}") is not None
+            asker.on_trial_complete(f"life {life}", error=True)
+        assert view.events == [("started", 0), ("lost", 0)] * (ray.LIVES - 1) + [
+            ("started", 0),
+            ("finished", 0),
+        ]
+        assert [(r.number, r.state) for r in study.records] == [(0, "failed")]
+        assert asker.suggest("next") is not None
+        assert view.events[-1] == ("started", 1)
+
+
+@pytest.mark.parametrize("devices", [("CPU",), ("GPU", "CPU")])
+def test_as_many_trials_as_asked_for_fit_at_a_time(devices: tuple[str, ...]) -> None:
+    """And with one device more, or the next larger part of one, they would not."""
+    from miras_search.executor.ray import share
+
+    def fit(nodes: list[dict[str, float]], parts: dict[str, float]) -> int:
+        return sum(min(int(node[d] / part + 1e-3) for d, part in parts.items()) for node in nodes)
+
+    sizes = itertools.product((1, 2, 3, 8), repeat=len(devices))
+    kinds = [dict(zip(devices, size, strict=True)) for size in sizes]
+    for nodes in itertools.combinations_with_replacement(kinds, 2):
+        for trials in (1, 2, 3, 5, 16, 40):
+            found = share(nodes, trials, devices)
+            assert fit(nodes, found) >= trials
+            known: dict[str, float] = {}
+            for device, part in found.items():
+                more = part + 1 if part >= 1 else 1 / (round(1 / part) - 1)
+                assert fit(nodes, known | {device: more}) < trials
+                known[device] = part
+
+
+@pytest.mark.parametrize(
+    ("nodes", "how", "told"),
+    [
+        ([{"memory": 1.0}, {"CPU": 0.0, "GPU": 8.0}], "auto", "2 nodes and no CPU"),
+        ([{"CPU": 8.0}, {"CPU": 0.0, "GPU": 8.0}], "gpu", "no node of the Ray cluster has one"),
+    ],
+)
+def test_what_no_node_can_hold_is_refused(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], how: str, told: str
+) -> None:
+    from miras_search.executor import ray
+
+    alive = [{"Alive": True, "Resources": node} for node in nodes]
+    dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+    monkeypatch.setattr(ray.ray, "nodes", lambda: [*alive, dead])
+    with pytest.raises(UserError, match=told):
+        ray._asked(Recipe.load("recall", [f"accelerator={how}", "executor=ray"]))
 
 
 def test_no_cluster_at_the_address_is_one_sentence(tmp_path: Path) -> None:

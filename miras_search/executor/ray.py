@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -22,28 +25,44 @@ from miras_search.record import Point, TrialRecord
 from miras_search.trial import TrialSpec, outcome, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from miras_search.recipe import Recipe
     from miras_search.study import Study
     from miras_search.view import Progress
 
+LIVES = 3
+"""How often a trial may lose its process: with its node through no fault of its own, but the trial
+may also be what kills."""
 
-def execute(study: Study, workers: int | None, view: Progress) -> None:
+
+def check(recipe: Recipe) -> None:
+    """See whether the cluster has what a trial needs: Ray would wait for ever.
+
+    Raises:
+        UserError: it has not, or there is no cluster.
+    """
+    with _cluster(recipe.address):
+        share(*_asked(recipe))
+
+
+def execute(study: Study, view: Progress) -> None:
     """Run a study until it has nothing more to ask, on a cluster or on a Ray of its own.
 
     The folder of the study must be one that every node of the cluster sees.
     """
     storage = study.folder.path.absolute() / "ray"
-    with _cluster(study.recipe.address):
-        resources = _share(workers, study.recipe.accelerator)
+    recipe = study.recipe
+    with _cluster(recipe.address):
         asker = Asker(study, view)
         tune.Tuner(
-            tune.with_resources(_trainable, resources),
+            # Of each trial when it is given out: nodes come and go.
+            tune.with_resources(_trainable, lambda _: share(*_asked(recipe))),
             tune_config=tune.TuneConfig(
                 search_alg=asker,
                 scheduler=Stopper(asker),
                 num_samples=-1,
-                max_concurrent_trials=workers,
+                max_concurrent_trials=recipe.workers,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -75,6 +94,8 @@ class Asker(Searcher):
         super().__init__()
         self.study, self.view = study, view
         self.running: dict[str, Running] = {}
+        self.deaths: Counter[int] = Counter()
+        """Of the processes of each trial."""
 
     def suggest(self, trial_id: str) -> Any:
         spec = self.study.ask()
@@ -101,10 +122,16 @@ class Asker(Searcher):
         record = self.study.folder.record(spec.number)
         if record is None and result and "record" in result:
             record = TrialRecord.model_validate_json(result["record"])
+        if record is None and running.stop is None:
+            self.deaths[spec.number] += 1
+            if self.deaths[spec.number] < LIVES:
+                self.study.give_back(spec.number)
+                self.view.lost(spec)
+                return
         if record is None:
             # Ray ends a trial that it was told to stop before the trial can write its record.
             state = "failed" if running.stop is None else "pruned"
-            reason = running.stop or "the worker process or its node died"
+            reason = running.stop or f"the worker process or its node died, {LIVES} times"
             seconds = (result or {}).get("time_total_s", 0)
             record = outcome(spec, state, reason, curve=tuple(running.curve), seconds=seconds)
         record.write(self.study.folder.record_file(spec.number))
@@ -153,13 +180,15 @@ def _trainable(config: dict[str, Any]) -> None:
 def _cluster(address: str | None) -> Iterator[None]:
     """A connection to a cluster, or a Ray on the loopback interface that ends with the sweep."""
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # What became of a trial is told by the study.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
             ray.init(include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"address: no Ray cluster at '{address}': {error}") from None
     try:
         yield
@@ -167,21 +196,44 @@ def _cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _share(workers: int | None, accelerator: str) -> dict[str, float]:
-    """What one trial asks for: a fair share of the cluster, and no more than one node has.
+def _asked(recipe: Recipe) -> tuple[list[Mapping[str, float]], int, list[str]]:
+    """The nodes that can hold a trial, how many trials shall run at a time, and on what.
 
-    A request that no node can ever meet would wait for ever.
+    Raises:
+        UserError: no node can hold one.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    wanted = {"CPU": workers or round(sum(node.get("CPU", 0) for node in nodes))}
-    if accelerator != "cpu" and any("GPU" in node for node in nodes):
-        wanted["GPU"] = workers or round(sum(node.get("GPU", 0) for node in nodes))
-    elif accelerator == "gpu":
-        raise UserError("accelerator: gpu, but no node of the Ray cluster has one")
-    share = {}
-    for name, trials in wanted.items():
-        total = sum(node.get(name, 0) for node in nodes)
-        part = min(total / trials, max(node.get(name, 0) for node in nodes))
-        # Whole devices where there are enough; Ray packs fractions of one device only.
-        share[name] = float(int(part)) if part >= 1 else part
-    return share
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node for node in alive if node.get("CPU", 0) >= 1]
+    if not nodes:
+        raise UserError(f"address: the Ray cluster has {len(alive)} nodes and no CPU for a trial")
+    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
+    if recipe.accelerator == "cpu" or (recipe.accelerator == "auto" and not with_gpu):
+        devices = ["CPU"]
+    elif with_gpu:
+        nodes, devices = with_gpu, ["GPU", "CPU"]
+    else:
+        raise UserError("accelerator: gpu, but no node of the Ray cluster has one beside a CPU")
+    return nodes, recipe.workers or int(sum(node[devices[0]] for node in nodes)), devices
+
+
+def share(
+    nodes: Sequence[Mapping[str, float]], trials: int, devices: Sequence[str]
+) -> dict[str, float]:
+    """The most of each device, the first before the next, that `trials` trials have at a time.
+
+    Whole devices where there are enough, else an equal part of one: Ray packs no other fractions.
+    Every node has some of each device.
+    """
+
+    def held(node: Mapping[str, float], parts: Mapping[str, Fraction]) -> int:
+        return min(int(Fraction(node[name]) // part) for name, part in parts.items())
+
+    parts: dict[str, Fraction] = {}
+    for name in devices:
+        whole = range(int(max(node[name] for node in nodes)), 0, -1)
+        for part in chain(map(Fraction, whole), (Fraction(1, n) for n in count(2))):
+            parts[name] = part
+            if sum(held(node, parts) for node in nodes) >= trials:
+                break
+    # Ray counts in ten-thousandths: rounded up, the last part of a device would not fit.
+    return {name: max(1, int(part * 10_000)) / 10_000 for name, part in parts.items()}

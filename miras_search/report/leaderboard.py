@@ -205,8 +205,6 @@ def _row(
 
 def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -> None:
     """Print distinct variants, what to hold their scores against, and what they do not show."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     task = recipe.task
@@ -222,30 +220,7 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         lines.append("All variants: " + ", ".join(f"{k}={v}" for k, v in shared.items()) + ".")
     console.print(Text("\n".join(lines)))
     if entries:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("#", justify="right")
-        table.add_column("variant", ratio=1, overflow="fold")
-        own = ("width", "mlp") if sizes_differ(entries) else ()
-        for name in ("score", "test", "lr", *own, "params", "state", "trials", "time"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for i, entry in enumerate(entries[:SHOWN], start=1):
-            best = entry.best
-            cells = [
-                str(i) if best.score is not None else text.NONE,
-                text.wrapped(entry.label(shared), max(20, console.width - 62 - 7 * len(own))),
-                text.score(best.score),
-                text.score(score_on_test(best)),
-                text.rate(best.lr) if best.score is not None else text.NONE,
-                *(f"{entry.size[name]:.4g}" for name in own),
-                text.short_count(best.parameters),
-                text.memory(best.state_bytes),
-                str(len(entry.trials)),
-                f"{entry.seconds:.0f} s",
-            ]
-            table.add_row(
-                *map(Text, cells), style="bold" if i == 1 and best.score is not None else ""
-            )
-        console.print(table)
+        console.print(variants_table(entries[:SHOWN], shared, console.width))
     if len(entries) > SHOWN:
         console.print(Text(f"{len(entries) - SHOWN} more variants are in leaderboard.csv."))
     outcome = finals.standing(records, recipe)
@@ -258,6 +233,36 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     if foretelling := text.foretelling(records):
         told.append(foretelling)
     console.print(Text("\n".join([*told, *text.caveats(entries, recipe, outcome)])))
+
+
+def variants_table(entries: Sequence[Entry], shared: Iterable[str], width: int) -> Table:
+    """Distinct variants as rows, without the side choices in `shared`, on `width` columns."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("#", justify="right")
+    table.add_column("variant", ratio=1, overflow="fold")
+    own = ("width", "mlp") if sizes_differ(entries) else ()
+    for name in ("score", "test", "lr", *own, "params", "state", "trials", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, entry in enumerate(entries, start=1):
+        best = entry.best
+        cells = [
+            str(i) if best.score is not None else text.NONE,
+            text.wrapped(entry.label(shared), max(20, width - 62 - 7 * len(own))),
+            text.score(best.score),
+            text.score(score_on_test(best)),
+            text.rate(best.lr) if best.score is not None else text.NONE,
+            *(f"{entry.size[name]:.4g}" for name in own),
+            text.short_count(best.parameters),
+            text.memory(best.state_bytes),
+            str(len(entry.trials)),
+            f"{entry.seconds:.0f} s",
+        ]
+        table.add_row(*map(Text, cells), style="bold" if i == 1 and best.score is not None else "")
+    return table
 
 
 def finals_table(
