@@ -140,7 +140,7 @@ def replay(outcomes: Outcomes, method: str, replays: int, trials: int, seed: int
     for r in range(replays):
         found = outcomes.lookups(np.random.default_rng([seed, r]))
         rng = random.Random(f"{seed}/{r}")
-        points[r], steps[r] = _search(outcomes, method, found, trials, rng)
+        points[r], steps[r] = search(outcomes, method, found, trials, rng)
         rows[r] = found[points[r]]
     ended = steps == outcomes.steps[rows]
     score = np.where(ended, outcomes.score[rows], -math.inf)
@@ -158,7 +158,7 @@ def replay(outcomes: Outcomes, method: str, replays: int, trials: int, seed: int
     )
 
 
-def _search(
+def search(
     outcomes: Outcomes, method: str, found: np.ndarray, trials: int, rng: random.Random
 ) -> tuple[list[int], list[int]]:
     """The points that one search tries, in order, and the step at which each trial ends; `found` is

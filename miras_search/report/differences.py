@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from miras_search import samplers
 from miras_search.registry import CHOICES
 from miras_search.stats.effects import Effect, choices, effects
 
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from miras_search.report.leaderboard import Entry
 
 RATE = "learning rate"
-ALARMS = 0.05
-"""Expected share of false ones among the effects that are shown."""
+ALARMS, LEARNED = 0.05, 0.01
+"""Largest q-value of an effect that is shown, and where a sampler learned from scores: it tries
+more of what did well by chance, so that shuffled scores look less extreme than they are."""
 LEAST = 12
 """Variants below which nothing is looked for."""
 
@@ -32,6 +34,8 @@ class Differences:
     """That differ, by their kinds."""
     found: dict[str, Effect]
     """Every effect by its name: an axis, "one x other" of two axes, or a setting."""
+    least: float
+    """The q-value up to which an effect is shown."""
     against_mean: dict[str, dict[str, float | None]]
     """For each axis the kinds against the mean of the axis, best first, all other axes equal; None
     where the trials do not tell."""
@@ -44,8 +48,12 @@ class Differences:
 
     @property
     def shown(self) -> list[Effect]:
-        """Effects that are there, but for a share of `ALARMS` among them; largest first."""
-        return [effect for effect in self.judged if shows(effect)]
+        """Effects that are said to be there, largest first."""
+        return [effect for effect in self.judged if self.shows(effect)]
+
+    def shows(self, effect: Effect | None) -> bool:
+        """Whether an effect is said to be there."""
+        return effect is not None and effect.q is not None and effect.q <= self.least
 
     def of(self, one: str, other: str) -> Effect | None:
         """The effect of an axis, where both are the same, or of a pair."""
@@ -58,11 +66,6 @@ class Differences:
         """Judged effects of settings."""
         pairs = {f"{a} x {b}" for a in self.axes for b in self.axes}
         return [e for e in self.judged if e.name not in pairs and e.name not in self.axes]
-
-
-def shows(effect: Effect | None) -> bool:
-    """Whether it is said to be there."""
-    return effect is not None and effect.q is not None and effect.q <= ALARMS
 
 
 def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
@@ -83,7 +86,8 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     means = choices(scores, axes) if axes else {}
     sign = 1 if recipe.task.direction == "maximize" else -1
     ordered = {axis: _best_first(means[axis], sign) for axis in axes}
-    return Differences(len(entries), list(axes), found, ordered)
+    least = LEARNED if samplers.find(recipe.sampler).learns else ALARMS
+    return Differences(len(entries), list(axes), found, least, ordered)
 
 
 def _settings(entry: Entry) -> dict[str, float | str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import finals
 from miras_search.record import write_whole
 from miras_search.report import continual, equations, figures, text
-from miras_search.report.differences import differences, shows
+from miras_search.report.differences import differences
 from miras_search.report.leaderboard import (
     Entry,
     best_per_variant,
@@ -113,7 +113,6 @@ def _environment() -> Environment:
     environment.filters |= {"equation": equations.html, "on_test": score_on_test}
     environment.filters |= {"label": label}
     environment.filters |= {"summary": continual.told, "differing": text.differences}
-    environment.tests["shown"] = shows
     return environment
 
 

@@ -160,16 +160,14 @@ def chance(found: Chance) -> str:
 
 def differences(found: Differences) -> list[str]:
     """What is shown to have made a difference, and what these words are worth."""
-    from miras_search.report.differences import ALARMS
-
     judged = f"Of {len(found.judged)} axes, pairs of axes and settings"
     if not found.shown:
         return [f"{judged}, none is shown to make a difference over {found.variants} variants."]
     named = ", ".join(f"{effect.name} ({percent(effect.share or 0.0)})" for effect in found.shown)
     return [
         f"{judged}, these made a difference over {found.variants} variants: {named}.",
-        "In brackets the share that each explains of the variance which all other axes leave. Of "
-        f"what is named so, in the mean over studies, at most {ALARMS:.0%} makes no difference.",
+        "In brackets the share that each explains of the variance which all other axes leave; "
+        f"false discovery rate {found.least:.0%}.",
     ]
 
 
