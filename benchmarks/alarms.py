@@ -1,4 +1,4 @@
-"""How often something seems to make a difference where nothing does: `python -m benchmarks.alarms gp`.
+"""How often nothing seems to make a difference: `python -m benchmarks.alarms gp random`.
 
 Searches of the recorded table whose scores are replaced by noise, by each of some samplers.
 """
