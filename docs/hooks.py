@@ -25,10 +25,30 @@ if TYPE_CHECKING:
     from miras_search.component import Component
 
 ROOT = Path(__file__).parent.parent
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 """Files beside this folder that are pages of the site."""
 
 LINK = re.compile(r"(?<=\]\()(?!\w+:)[\w-]*[./][\w./-]*")
+
+TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "`true` or `false`",
+    "null": "`null`",
+}
+ENDS = {
+    "minimum": "from",
+    "exclusiveMinimum": "above",
+    "maximum": "to",
+    "exclusiveMaximum": "below",
+    "multipleOf": "in steps of",
+}
+"""How the words of a JSON schema are read out."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -73,7 +93,10 @@ def read(path: str) -> str:
 def choices(group: str) -> str:
     """A page on all kinds of an axis, or on all tasks."""
     title = "Tasks" if group == "task" else group.capitalize()
-    told = [f"# {title}", f"What the fields mean together: [Spaces and recipes](../spaces.md#{group})."]
+    told = [
+        f"# {title}",
+        f"What the fields mean together: [Spaces and recipes](../spaces.md#{group}).",
+    ]
     for kind, cls in registry.kinds(group).items():
         told += [f"## {kind}", plain(cls.__doc__), f"```text\n{cls.equation}\n```"]
         told += [f"Source: {cls.source}.", "\n".join(settings(group, cls))]
@@ -93,8 +116,16 @@ def settings(group: str, cls: type[Component]) -> Iterator[str]:
 
 
 def values(schema: dict[str, Any]) -> str:
-    """What a field takes, in words."""
-    return str(schema)
+    """What a field takes, in words, from its JSON schema."""
+    if "anyOf" in schema:
+        return " or ".join(values(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "items" in schema:
+        inside = ", ".join(values(each) for each in schema["items"].get("prefixItems", []))
+        return f"a list of [{inside}]" if inside else "a list"
+    ends = [f"{word} {schema[key]:g}" for key, word in ENDS.items() if key in schema]
+    return " ".join([TYPES[schema["type"]], ", ".join(ends)]).strip()
 
 
 @cache
