@@ -3,6 +3,7 @@ Python interface, and files elsewhere in the repository that pages name."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,17 @@ PAGES = {
 }
 """Files beside this folder that are pages of the site."""
 
+BASES = [f"{registry._PACKAGES[group]}.base" for group in (*registry.CHOICES, "task")]
+PYTHON = {
+    "python/index.md": (
+        "The package",
+        [f"{module}.{name}" for name, module in miras_search._PUBLIC.items()],
+    ),
+    "python/components.md": ("Components", ["registry.register", "component", *BASES]),
+    "python/testing.md": ("The testing kit", ["testing"]),
+}
+"""The public interface: pages, their titles, and what of the package they are about."""
+
 LINK = re.compile(r"(?<=\]\()(?!\w+:)[\w-]*[./][\w./-]*")
 
 TYPES = {
@@ -42,11 +54,11 @@ TYPES = {
     "null": "`null`",
 }
 ENDS = {
-    "minimum": "from",
     "exclusiveMinimum": "above",
-    "maximum": "to",
+    "minimum": "at least",
     "exclusiveMaximum": "below",
-    "multipleOf": "in steps of",
+    "maximum": "at most",
+    "multipleOf": "a multiple of",
 }
 """How the words of a JSON schema are read out."""
 
@@ -55,7 +67,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add every page that is made here."""
     made = {page: (ROOT / file).read_text() for file, page in PAGES.items()}
     made |= {f"choices/{group}.md": choices(group) for group in (*registry.CHOICES, "task")}
-    made["python.md"] = python()
+    for page, (title, names) in PYTHON.items():
+        made[page] = "\n\n".join([f"# {title}", *(f"::: miras_search.{name}" for name in names)])
     written = {f"docs/{page.src_uri}": page.content_string for page in files.documentation_pages()}
     written |= {file: made[page] for file, page in PAGES.items()}
     for file, text in written.items():
@@ -87,45 +100,47 @@ def site(path: str) -> str:
 
 
 def read(path: str) -> str:
+    """A file of the repository."""
     return (ROOT / path).read_text()
 
 
 def choices(group: str) -> str:
     """A page on all kinds of an axis, or on all tasks."""
-    title = "Tasks" if group == "task" else group.capitalize()
-    told = [
-        f"# {title}",
-        f"What the fields mean together: [Spaces and recipes](../spaces.md#{group}).",
-    ]
+    told = [f"# {'Tasks' if group == 'task' else group.capitalize()}"]
     for kind, cls in registry.kinds(group).items():
-        told += [f"## {kind}", plain(cls.__doc__), f"```text\n{cls.equation}\n```"]
-        told += [f"Source: {cls.source}.", "\n".join(settings(group, cls))]
-    return "\n\n".join(filter(None, told))
+        equation = cls.equation.replace(";  ", "\n")
+        told += [f"## {kind}", prose(inspect.getdoc(cls) or "")]
+        told += [f"``` {{ .text .no-copy }}\n{equation}\n```", f"Source: {cited(cls.source)}."]
+        told += ["\n".join(settings(group, cls))]
+    return "\n\n".join(told)
 
 
 def settings(group: str, cls: type[Component]) -> Iterator[str]:
     """The lines of a table of the fields."""
-    if cls.model_fields:
+    fields = cls.model_json_schema(mode="serialization")["properties"] if cls.model_fields else {}
+    if fields:
         yield "| setting | values | default | meaning |"
         yield "| --- | --- | --- | --- |"
-    fields = cls.model_json_schema(mode="serialization")["properties"] if cls.model_fields else {}
     for name, schema in fields.items():
-        default = flow(schema["default"])
+        *most, last = values(schema)
+        taken = f"{', '.join(most)} or {last}" if most else last
         meaning = meanings(group).get((cls.kind, name), "")
-        yield f"| `{name}` | {values(schema)} | `{default}` | {meaning} |"
+        yield f"| `{name}` | {taken} | `{flow(schema['default'])}` | {meaning} |"
 
 
-def values(schema: dict[str, Any]) -> str:
+def values(schema: dict[str, Any]) -> list[str]:
     """What a field takes, in words, from its JSON schema."""
     if "anyOf" in schema:
-        return " or ".join(values(each) for each in schema["anyOf"])
+        return [value for each in schema["anyOf"] for value in values(each)]
     if "enum" in schema:
-        return " or ".join(f"`{value}`" for value in schema["enum"])
+        return [f"`{value}`" for value in schema["enum"]]
     if "items" in schema:
-        inside = ", ".join(values(each) for each in schema["items"].get("prefixItems", []))
-        return f"a list of [{inside}]" if inside else "a list"
-    ends = [f"{word} {schema[key]:g}" for key, word in ENDS.items() if key in schema]
-    return " ".join([TYPES[schema["type"]], ", ".join(ends)]).strip()
+        inside = [
+            value for each in schema["items"].get("prefixItems", []) for value in values(each)
+        ]
+        return [f"a list of [{', '.join(inside)}]" if inside else "a list"]
+    ends = " and ".join(f"{word} {schema[key]:g}" for key, word in ENDS.items() if key in schema)
+    return [f"{TYPES[schema['type']]} {ends}".strip()]
 
 
 @cache
@@ -136,12 +151,12 @@ def meanings(group: str) -> dict[tuple[str, str], str]:
     return {(kind, field): meaning for kind, field, meaning in rows}
 
 
-def plain(docstring: str | None) -> str:
-    return re.sub(r"\n +", "\n", docstring or "").strip()
+def prose(text: str) -> str:
+    """A docstring as Markdown: outside of code, signs of mathematics stand for themselves."""
+    sign = re.compile(r"^ {4}.*$|`[^`]*`|[<_*]", re.MULTILINE)
+    return sign.sub(lambda m: f"&#{ord(m[0])};" if len(m[0]) == 1 else m[0], text)
 
 
-def python() -> str:
-    """The public Python interface, from its docstrings."""
-    told = ["# Python"]
-    told += [f"::: miras_search.{module}.{name}" for name, module in miras_search._PUBLIC.items()]
-    return "\n\n".join(told)
+def cited(source: str) -> str:
+    """A source with its arXiv numbers as links."""
+    return re.sub(r"\b(\d{4}\.\d{5})\b", r"[\1](https://arxiv.org/abs/\1)", source)
