@@ -35,10 +35,7 @@ PAGES = {
 
 BASES = [f"{registry._PACKAGES[group]}.base" for group in (*registry.CHOICES, "task")]
 PYTHON = {
-    "python/index.md": (
-        "The package",
-        [f"{module}.{name}" for name, module in miras_search._PUBLIC.items()],
-    ),
+    "python/index.md": ("The package", miras_search.__all__),
     "python/components.md": ("Components", ["registry.register", "component", *BASES]),
     "python/testing.md": ("The testing kit", ["testing"]),
 }
@@ -159,4 +156,4 @@ def prose(text: str) -> str:
 
 def cited(source: str) -> str:
     """A source with its arXiv numbers as links."""
-    return re.sub(r"\b(\d{4}\.\d{5})\b", r"[\1](https://arxiv.org/abs/\1)", source)
+    return re.sub(r"\b(\d{4}\.\d{4,5})\b", r"[\1](https://arxiv.org/abs/\1)", source)
