@@ -21,7 +21,7 @@ from types import ModuleType
 import pytest
 
 import miras_search
-from miras_search import cli, identities, registry
+from miras_search import cli, identities, reach, registry
 from miras_search.benchmark.simulate import Settings
 from miras_search.errors import UserError
 from miras_search.identities import IDENTITIES
@@ -114,8 +114,11 @@ def test_blocks_run(file, folder, monkeypatch, capsys):
                 source = "\n" * (line - 1) + text
                 exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)
             case "sh" if re.match("# (takes|needs) ", first):
-                for words in commands(text):
-                    read(words)
+                with monkeypatch.context() as quick:
+                    quick.setattr(Recipe, "check_data", lambda self: None)
+                    quick.setattr(reach, "require", lambda *pair: None)
+                    for words in commands(text):
+                        read(words)
             case "sh":
                 codes = [cli.main(words[1:]) for words in commands(text)]
                 printed = "".join(capsys.readouterr())
