@@ -160,10 +160,10 @@ def read(words: list[str]) -> None:
                 parsed(Settings, {change.path[0]: change.value for change in changes})
 
 
-def missing(shown: str, printed: str) -> list[str]:
-    """The words that are shown and were not printed; numbers differ, and so does their order."""
-    words = (Counter(re.findall(r"[^\W\d]{2,}", text)) for text in (shown, printed))
-    return [*next(words).keys() - next(words).keys()]
+def missing(shown: str, printed: str) -> set[str]:
+    """What is shown and was not printed: lines of errors, words of all else, in any order."""
+    parts = r".+" if shown.startswith("error: ") else r"[^\W\d]{2,}"
+    return {*re.findall(parts, shown)} - {*re.findall(parts, printed)}
 
 
 def table(heading: str) -> list[list[str]]:
