@@ -142,10 +142,10 @@ def values(schema: dict[str, Any]) -> list[str]:
 
 @cache
 def meanings(group: str) -> dict[tuple[str, str], str]:
-    """What docs/spaces.md says of the fields of each kind."""
+    """What docs/spaces.md says of the fields of each kind, with links from a folder below."""
     section = read("docs/spaces.md").partition(f"\n#### {group}\n")[2].partition("\n#")[0]
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| .* \| .* \| (.*) \|$", section, re.MULTILINE)
-    return {(kind, field): meaning for kind, field, meaning in rows}
+    return {(kind, field): LINK.sub(r"../\g<0>", meaning) for kind, field, meaning in rows}
 
 
 def prose(text: str) -> str:
