@@ -33,7 +33,7 @@ PAGES = {
 }
 """Files beside this folder that are pages of the site."""
 
-BASES = [f"{registry._PACKAGES[group]}.base" for group in (*registry.CHOICES, "task")]
+BASES = [f"{package}.base" for package in (*registry.CHOICES, "tasks")]
 PYTHON = {
     "python/index.md": ("The package", miras_search.__all__),
     "python/components.md": ("Components", ["registry.register", "component", *BASES]),
