@@ -113,16 +113,17 @@ def choices(group: str) -> str:
 
 
 def settings(group: str, cls: type[Component]) -> Iterator[str]:
-    """The lines of a table of the fields."""
+    """The lines of a table of the fields, with what each means where that is told."""
     fields = cls.model_json_schema(mode="serialization")["properties"] if cls.model_fields else {}
+    told = meanings(group).get(cls.kind, {})
     if fields:
-        yield "| setting | values | default | meaning |"
-        yield "| --- | --- | --- | --- |"
+        yield "| setting | values | default |" + (" meaning |" if told else "")
+        yield "| --- | --- | --- |" + (" --- |" if told else "")
     for name, schema in fields.items():
         *most, last = values(schema)
         taken = f"{', '.join(most)} or {last}" if most else last
-        meaning = meanings(group).get((cls.kind, name), "")
-        yield f"| `{name}` | {taken} | `{flow(schema['default'])}` | {meaning} |"
+        row = f"| `{name}` | {taken} | `{flow(schema['default'])}` |"
+        yield row + (f" {told.get(name, '')} |" if told else "")
 
 
 def values(schema: dict[str, Any]) -> list[str]:
@@ -141,11 +142,14 @@ def values(schema: dict[str, Any]) -> list[str]:
 
 
 @cache
-def meanings(group: str) -> dict[tuple[str, str], str]:
+def meanings(group: str) -> dict[str, dict[str, str]]:
     """What docs/spaces.md says of the fields of each kind, with links from a folder below."""
     section = read("docs/spaces.md").partition(f"\n#### {group}\n")[2].partition("\n#")[0]
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| .* \| .* \| (.*) \|$", section, re.MULTILINE)
-    return {(kind, field): LINK.sub(r"../\g<0>", meaning) for kind, field, meaning in rows}
+    found: dict[str, dict[str, str]] = {}
+    for kind, field, meaning in rows:
+        found.setdefault(kind, {})[field] = LINK.sub(r"../\g<0>", meaning)
+    return found
 
 
 def prose(text: str) -> str:
