@@ -88,23 +88,23 @@ def test_nothing_is_loaded_from_elsewhere(site):
             assert base.joinpath(file.lstrip("/").partition("?")[0]).exists(), (name, file)
 
 
-@pytest.mark.parametrize("page", ["index.html", "choices/algorithm.html", "python/index.html"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_page_fits_the_screen(site, tmp_path, page, width):
+def test_pages_fit_the_screen(site, tmp_path, width):
     if not CHROMIUM.exists():
         pytest.skip(f"there is no browser at {CHROMIUM}")
     folder, _ = site
     # A browser window has a least width; a frame has none.
     frame = tmp_path / "frame.html"
     style = f"width:{width}px;height:900px;border:0"
+    pages = ("index.html", "tutorial.html", "choices/algorithm.html", "python/index.html")
+    frames = [
+        f'<iframe style="{style}" src="{(folder / page).as_uri()}"></iframe>' for page in pages
+    ]
     measure = (
-        "const root = frames[0].document.documentElement;"
-        "document.title = JSON.stringify([root.scrollWidth, root.clientWidth])"
+        "document.title = JSON.stringify(Array.from(frames, one => one.document.documentElement)"
+        ".map(root => [root.scrollWidth, root.clientWidth]))"
     )
-    frame.write_text(
-        f'<body><iframe style="{style}" src="{(folder / page).as_uri()}"></iframe>'
-        f"<script>onload = () => {{{measure}}}</script>"
-    )
+    frame.write_text(f"<body>{''.join(frames)}<script>onload = () => {{{measure}}}</script>")
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
         "--disable-background-networking --disable-component-update --allow-file-access-from-files "
@@ -114,6 +114,8 @@ def test_a_page_fits_the_screen(site, tmp_path, page, width):
         [CHROMIUM, *flags.split(), frame.as_uri()], capture_output=True, text=True, timeout=120
     )
     shutil.rmtree(tmp_path / "profile", ignore_errors=True)
-    wide, seen = json.loads(found.stdout.split("<title>")[1].split("</title>")[0])
-    assert wide == seen
-    assert width - 20 <= seen <= width  # but for a scroll bar
+    measured = json.loads(found.stdout.split("<title>")[1].split("</title>")[0])
+    assert len(measured) == len(pages)
+    for wide, seen in measured:
+        assert wide == seen
+        assert width - 20 <= seen <= width  # but for a scroll bar
