@@ -103,7 +103,7 @@ def test_blocks_run(file, folder, monkeypatch, capsys):
     model = Backbone(Space.load("core").sample(random.Random(0)), Size(width=16), vocabulary=256)
     load = miras_search.load
     monkeypatch.setattr(miras_search, "load", lambda of: load(of) if Path(of).exists() else model)
-    printed, codes = "", []
+    printed = ""
     for language, line, text in blocks(file):
         first = text.partition("\n")[0]
         match language:
@@ -120,7 +120,9 @@ def test_blocks_run(file, folder, monkeypatch, capsys):
                     for words in commands(text):
                         read(words)
             case "sh":
-                codes = [cli.main(words[1:]) for words in commands(text)]
+                called = commands(text)
+                assert {name for name, *_ in called} == {"miras-search"}, line
+                codes = [cli.main(arguments) for _, *arguments in called]
                 printed = "".join(capsys.readouterr())
                 assert "error:" in printed or not any(codes), (line, codes, printed)
             case "text" if printed:
