@@ -170,9 +170,8 @@ def missing(shown: str, printed: str) -> set[str]:
 
 def table(heading: str) -> list[list[str]]:
     """The rows of the first table below a heading of docs/spaces.md, code marks taken off."""
-    section = re.search(
-        rf"^#+ {heading}\n(.*?)(?=^#|\Z)", SPACES.read_text(), re.MULTILINE | re.DOTALL
-    )
+    text = re.sub(r"^```.*?^```$", "", SPACES.read_text(), flags=re.MULTILINE | re.DOTALL)
+    section = re.search(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
     assert section, heading
     rows = [line for line in section[1].splitlines() if line.startswith("|")]
     return [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in rows[2:]]
