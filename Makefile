@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SPACE ?= spaces/core.yaml
 RECIPE ?= recipes/bytes.yaml
 
-.PHONY: sweep test test-slow lint format bench clean
+.PHONY: sweep test test-slow lint format docs bench clean
 
 sweep: $(VENV)/ready
 	$(BIN)/python sweep.py $(SPACE) $(RECIPE) $(ARGS)
@@ -24,6 +24,9 @@ lint: $(VENV)/ready
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 bench: $(VENV)/ready
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'

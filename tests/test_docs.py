@@ -1,8 +1,19 @@
-"""What the documents show works: YAML loads, Python runs, tables name real fields and defaults."""
+"""What the documents show works: blocks run from top to bottom, tables name real fields.
+
+sh      runs and prints the `text` block that follows it, numbers aside; one that begins with
+        `# takes ...` or `# needs ...` is only read: its commands, files and keys exist
+python  runs
+yaml    loads as a space, or as its first line says: `# recipe`, or `# fragment`, which is
+        neither; `saved as FILE` there keeps it for the blocks below
+"""
 
 import random
 import re
+import subprocess
 import sys
+import tomllib
+from collections import Counter
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -10,48 +21,51 @@ from types import ModuleType
 import pytest
 
 import miras_search
-from miras_search import identities, registry
+from miras_search import cli, identities, reach, registry
+from miras_search.benchmark.simulate import Settings
 from miras_search.errors import UserError
 from miras_search.identities import IDENTITIES
 from miras_search.nn.backbone import Backbone
-from miras_search.recipe import Recipe
+from miras_search.parsing import model as parsed
+from miras_search.recipe import Recipe, load_pair
 from miras_search.size import Match, Size
 from miras_search.space import Space
 from miras_search.variant import Variant
-from miras_search.yaml_file import flow
+from miras_search.yaml_file import Override, flow
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SPACES = ROOT / "docs" / "spaces.md"
 
 
-def blocks(file: Path, language: str) -> list[tuple[int, str]]:
-    """The fenced blocks of a language, each with the line that it begins at."""
+def blocks(file: Path) -> list[tuple[str, int, str]]:
+    """The fenced blocks, each with its language and the line that it begins at."""
     text = file.read_text()
-    fenced = re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [(text[: match.start(1)].count("\n") + 1, match[1]) for match in fenced]
+    fenced = re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(match[1], text[: match.start(2)].count("\n") + 1, match[2]) for match in fenced]
 
 
 YAML = [
     pytest.param(text, id=f"{file.name}-{line}")
     for file in FILES
-    for line, text in blocks(file, "yaml")
+    for language, line, text in blocks(file)
+    if language == "yaml"
 ]
 
 
 def test_there_are_examples():
-    assert len(YAML) > 5
-    assert blocks(ROOT / "README.md", "python")
+    found = Counter(language for file in FILES for language, *_ in blocks(file))
+    assert {language for language, count in found.items() if count > 5} >= {"sh", "yaml", "python"}
 
 
 @pytest.mark.parametrize("text", YAML)
 def test_yaml_loads(text, tmp_path):
     file = tmp_path / "example.yaml"
     file.write_text(text)
-    match text.partition("\n")[0]:
-        case "# recipe":
+    match text.split()[:2]:
+        case ["#", "recipe" | "recipe,"]:
             Recipe.load(file)
-        case "# fragment":
+        case ["#", "fragment"]:
             with pytest.raises(UserError):
                 Space.load(file)
             with pytest.raises(UserError):
@@ -60,10 +74,26 @@ def test_yaml_loads(text, tmp_path):
             Space.load(file)
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if blocks(f, "python")], ids=lambda f: f.name)
-def test_python_runs(file, monkeypatch, tmp_path):
-    """The blocks of a file one after another, as one module."""
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where a reader stands, with programs that only note their arguments."""
+    for name in ("spaces", "recipes", "docs", "tests", "constraints.txt", "Makefile"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    note = "#!/bin/sh\nprintf '%s\\037' \"${0##*/}\" \"$@\" >> noted\nprintf '\\036' >> noted\n"
+    for program in ("miras-search", "python", "pip", "make"):
+        file = tmp_path / "programs" / program
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(note)
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'programs'}:/usr/bin:/bin")
+    monkeypatch.setenv("COLUMNS", "90")
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if blocks(f)], ids=lambda f: f.name)
+def test_blocks_run(file, folder, monkeypatch, capsys):
+    """One after another, Python as one module."""
     # What an example registers is forgotten with it.
     for group in (*registry.CHOICES, "task"):
         monkeypatch.setitem(registry._kinds, group, registry.kinds(group))
@@ -71,17 +101,77 @@ def test_python_runs(file, monkeypatch, tmp_path):
     module = ModuleType(f"example_{file.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     model = Backbone(Space.load("core").sample(random.Random(0)), Size(width=16), vocabulary=256)
-    monkeypatch.setattr(miras_search, "load", lambda folder: model)
-    for line, text in blocks(file, "python"):
-        # Blank lines give errors the line of the document.
-        exec(compile("\n" * (line - 1) + text, file, "exec", dont_inherit=True), module.__dict__)
+    load = miras_search.load
+    monkeypatch.setattr(miras_search, "load", lambda of: load(of) if Path(of).exists() else model)
+    printed = ""
+    for language, line, text in blocks(file):
+        first = text.partition("\n")[0]
+        match language:
+            case "yaml" if named := re.search(r"saved as (\S+)$", first):
+                Path(named[1]).write_text(text)
+            case "python":
+                # Blank lines give errors the line of the document.
+                source = "\n" * (line - 1) + text
+                exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)
+            case "sh" if re.match("# (takes|needs) ", first):
+                with monkeypatch.context() as quick:
+                    quick.setattr(Recipe, "check_data", lambda self: None)
+                    quick.setattr(reach, "require", lambda *pair: None)
+                    for words in commands(text):
+                        read(words)
+            case "sh":
+                called = commands(text)
+                assert {name for name, *_ in called} == {"miras-search"}, line
+                codes = [cli.main(arguments) for _, *arguments in called]
+                printed = "".join(capsys.readouterr())
+                assert "error:" in printed or not any(codes), (line, codes, printed)
+            case "text" if printed:
+                assert not missing(text, printed), (line, missing(text, printed), printed)
+                printed = ""
+
+
+def commands(text: str) -> list[list[str]]:
+    """The programs that a block of shell calls, each with its arguments."""
+    Path("noted").write_text("")
+    subprocess.run(["bash", "-euc", text], check=True)
+    return [line.split("\x1f")[:-1] for line in Path("noted").read_text().split("\x1e")[:-1]]
+
+
+def read(words: list[str]) -> None:
+    """Check a command without running it."""
+    named = [word for word in words if re.search(r"\.(py|txt|toml)$", word)]
+    assert not [file for file in named if not Path(file).exists()]
+    match words:
+        case ["python", "-m", name, *_]:
+            assert find_spec(name)
+        case ["pip", "install", *packages]:
+            extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+            asked = re.findall(r"\[(.+?)\]", " ".join(packages))
+            assert {*asked} <= {*extras["optional-dependencies"]}
+        case ["make", *targets]:
+            told = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert {*targets} <= {*told}
+        case ["miras-search", *arguments]:
+            given = vars(cli._parser().parse_args(arguments))
+            space = given.get("space") or given.get("variant") or "core"
+            if "overrides" in given:
+                space = "yaad" if space.startswith("runs/") else space  # a study's best
+                load_pair(space, given.get("recipe", "bytes"), given["overrides"])
+            if "settings" in given:
+                changes = [Override.parse(text) for text in given["settings"]]
+                parsed(Settings, {change.path[0]: change.value for change in changes})
+
+
+def missing(shown: str, printed: str) -> set[str]:
+    """What is shown and was not printed: lines of errors, words of all else, in any order."""
+    parts = r".+" if shown.startswith("error: ") else r"[^\W\d]{2,}"
+    return {*re.findall(parts, shown)} - {*re.findall(parts, printed)}
 
 
 def table(heading: str) -> list[list[str]]:
     """The rows of the first table below a heading of docs/spaces.md, code marks taken off."""
-    section = re.search(
-        rf"^#+ {heading}\n(.*?)(?=^#|\Z)", SPACES.read_text(), re.MULTILINE | re.DOTALL
-    )
+    text = re.sub(r"^```.*?^```$", "", SPACES.read_text(), flags=re.MULTILINE | re.DOTALL)
+    section = re.search(rf"^#+ {heading}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
     assert section, heading
     rows = [line for line in section[1].splitlines() if line.startswith("|")]
     return [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in rows[2:]]

@@ -51,9 +51,9 @@ class Sum(NamedTuple):
 class Transition:
     """One token's update of the n tensors a linear algorithm carries, slot 0 being the state.
 
-    Z_t[i] = sum_j carry[i][j] Z_{t-1}[j] - inject[i] step_t grad_t. Entries are numbers or
+    `Z_t[i] = sum_j carry[i][j] Z_{t-1}[j] - inject[i] step_t grad_t`. Entries are numbers or
     tensors that broadcast to `[..., out, in]`; None carries nothing. No other slot may look at the
-    state: carry[i][0] is None for i > 0.
+    state: `carry[i][0]` is None for i > 0.
     """
 
     carry: tuple[tuple[Tensor | float | None, ...], ...]
