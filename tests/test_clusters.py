@@ -83,6 +83,8 @@ def test_the_slurm_script_starts_two_nodes_and_sweeps(tmp_path: Path) -> None:
             timeout=600,
             check=False,
         )
-    assert done.returncode == 0, (tmp_path / "stderr").read_text()
+    said = (tmp_path / "stderr").read_text()
+    assert done.returncode == 0, said
+    assert "authentication is disabled" not in said
     assert (tmp_path / "stdout").read_text().count("Ray runtime started") == 2
     assert [r["state"] for r in results(out)] == ["complete"] * 2
