@@ -57,7 +57,9 @@ def execute(study: Study, view: Progress) -> None:
         asker = Asker(study, view)
         tune.Tuner(
             # Of each trial when it is given out: nodes come and go.
-            tune.with_resources(_trainable, lambda _: share(*_asked(recipe))),
+            tune.with_resources(
+                _trainable, lambda _: tune.PlacementGroupFactory([share(*_asked(recipe))])
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=asker,
                 scheduler=Stopper(asker),
