@@ -43,7 +43,7 @@ def check(recipe: Recipe) -> None:
         UserError: it has not, or there is no cluster.
     """
     with _cluster(recipe.address):
-        share(*_asked(recipe.workers, recipe.accelerator))
+        _asked(recipe.workers, recipe.accelerator)
 
 
 def execute(study: Study, workers: int | None, view: Progress) -> None:
