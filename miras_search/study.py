@@ -207,6 +207,7 @@ class Study:
             f"at step {point.step} of {self.recipe.steps}: its score was not among the best there"
         )
 
+    @CTRL_C.held()
     def give_back(self, number: int) -> None:
         """Take back a trial that was lost with whoever ran it: it is asked for again."""
         lost = self._live.pop(number)

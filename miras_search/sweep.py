@@ -69,7 +69,7 @@ def _execute(study: Study, console: Console) -> None:
             set_up_ray(recipe.address)
             from miras_search.executor import ray
 
-            ray.execute(study, view)
+            ray.execute(study, recipe.workers, view)
         else:
             from miras_search.executor import local
 

@@ -16,7 +16,7 @@ from study_files import Silent, command, results, run, write
 
 from miras_search.errors import UserError
 from miras_search.executor import set_up_ray
-from miras_search.recipe import Recipe, load_pair
+from miras_search.recipe import load_pair
 from miras_search.study import Study
 
 
@@ -103,7 +103,7 @@ def test_a_cluster_of_two_nodes_runs_a_sweep(tmp_path: Path, cluster: Any) -> No
 def test_a_node_that_dies_costs_no_trial(tmp_path: Path, cluster: Any) -> None:
     """What had finished stays as it is, what ran there runs again, and every result is that of a
     study that nothing happened to."""
-    how = ("steps=20", "evaluate=4", "trials=6")
+    how = ("steps=10", "evaluate=2", "trials=5")
     out = tmp_path / "out"
     arguments = ("sweep", *write(tmp_path), f"out={out}", *how, "workers=2")
     process = subprocess.Popen(
@@ -116,17 +116,17 @@ def test_a_node_that_dies_costs_no_trial(tmp_path: Path, cluster: Any) -> None:
     def finished() -> dict[Path, bytes]:
         return {file: file.read_bytes() for file in out.glob("trials/*/record.json")}
 
-    while len(finished()) < 2 and process.poll() is None:
+    while not finished() and process.poll() is None:
         time.sleep(0.1)
     before = finished()
     (second,) = cluster.worker_nodes
     cluster.remove_node(second, allow_graceful=False)
     told, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    assert 2 <= len(before) < 6
+    assert 1 <= len(before) < 5
     assert before.items() <= finished().items()
     assert told.count("was lost") == 1
-    assert [r["state"] for r in results(out)] == ["complete"] * 6
+    assert [r["state"] for r in results(out)] == ["complete"] * 5
     assert results(out) == sweep(tmp_path, "alone", *how)
 
 
@@ -187,7 +187,7 @@ def test_what_no_node_can_hold_is_refused(
     dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
     monkeypatch.setattr(ray.ray, "nodes", lambda: [*alive, dead])
     with pytest.raises(UserError, match=told):
-        ray._asked(Recipe.load("recall", [f"accelerator={how}", "executor=ray"]))
+        ray._asked(None, how)
 
 
 def test_no_cluster_at_the_address_is_one_sentence(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_table(width):
     view.point(999, point(40, 0.9999))
     out = drawn(view, width)
     assert max(map(len, out.splitlines())) <= width
-    assert "8/30 trials, 4 failed" in out
+    assert "8/30 trials, 3 running, 4 failed" in out
     assert "left" in out
     (row,) = [line for line in out.splitlines() if line.startswith("  100")]
     assert "40/100" in row

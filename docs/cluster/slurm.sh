@@ -9,6 +9,10 @@
 set -euo pipefail
 
 export RAY_USAGE_STATS_ENABLED=0
+# Others who have jobs on these nodes reach the ports of this Ray: only who has the token is heard.
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
+export RAY_AUTH_TOKEN
 cpus=${SLURM_CPUS_PER_TASK:-1}
 read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 one=(--nodes=1 --ntasks=1)

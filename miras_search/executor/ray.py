@@ -43,26 +43,29 @@ def check(recipe: Recipe) -> None:
         UserError: it has not, or there is no cluster.
     """
     with _cluster(recipe.address):
-        share(*_asked(recipe))
+        _asked(recipe.workers, recipe.accelerator)
 
 
-def execute(study: Study, view: Progress) -> None:
+def execute(study: Study, workers: int | None, view: Progress) -> None:
     """Run a study until it has nothing more to ask, on a cluster or on a Ray of its own.
 
     The folder of the study must be one that every node of the cluster sees.
     """
     storage = study.folder.path.absolute() / "ray"
-    recipe = study.recipe
-    with _cluster(recipe.address):
+    accelerator = study.recipe.accelerator
+    with _cluster(study.recipe.address):
         asker = Asker(study, view)
         tune.Tuner(
             # Of each trial when it is given out: nodes come and go.
-            tune.with_resources(_trainable, lambda _: share(*_asked(recipe))),
+            tune.with_resources(
+                _trainable,
+                lambda _: tune.PlacementGroupFactory([share(*_asked(workers, accelerator))]),
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=asker,
                 scheduler=Stopper(asker),
                 num_samples=-1,
-                max_concurrent_trials=recipe.workers,
+                max_concurrent_trials=workers,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -196,7 +199,9 @@ def _cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _asked(recipe: Recipe) -> tuple[list[Mapping[str, float]], int, list[str]]:
+def _asked(
+    workers: int | None, accelerator: str
+) -> tuple[list[Mapping[str, float]], int, list[str]]:
     """The nodes that can hold a trial, how many trials shall run at a time, and on what.
 
     Raises:
@@ -207,13 +212,13 @@ def _asked(recipe: Recipe) -> tuple[list[Mapping[str, float]], int, list[str]]:
     if not nodes:
         raise UserError(f"address: the Ray cluster has {len(alive)} nodes and no CPU for a trial")
     with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
-    if recipe.accelerator == "cpu" or (recipe.accelerator == "auto" and not with_gpu):
+    if accelerator == "cpu" or (accelerator == "auto" and not with_gpu):
         devices = ["CPU"]
     elif with_gpu:
         nodes, devices = with_gpu, ["GPU", "CPU"]
     else:
         raise UserError("accelerator: gpu, but no node of the Ray cluster has one beside a CPU")
-    return nodes, recipe.workers or int(sum(node[devices[0]] for node in nodes)), devices
+    return nodes, workers or int(sum(node[devices[0]] for node in nodes)), devices
 
 
 def share(
