@@ -80,7 +80,7 @@ def folder(tmp_path, monkeypatch):
     for name in ("spaces", "recipes", "docs", "tests", "constraints.txt", "Makefile"):
         (tmp_path / name).symlink_to(ROOT / name)
     note = "#!/bin/sh\nprintf '%s\\037' \"${0##*/}\" \"$@\" >> noted\nprintf '\\036' >> noted\n"
-    for program in ("miras-search", "python", "pip", "make"):
+    for program in ("miras-search", "python", "pip", "make", "ray", "sbatch"):
         file = tmp_path / "programs" / program
         file.parent.mkdir(exist_ok=True)
         file.write_text(note)
@@ -151,14 +151,20 @@ def read(words: list[str]) -> None:
         case ["make", *targets]:
             told = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert {*targets} <= {*told}
+        case ["ray", *rest]:
+            assert all(Path(word).exists() for word in rest if word.startswith("docs/"))
+        case ["sbatch", *rest]:
+            script = next(i for i, word in enumerate(rest) if not word.startswith("-"))
+            assert Path(rest[script]).exists()
+            read(["miras-search", "sweep", *rest[script + 1 :]])
         case ["miras-search", *arguments]:
             given = vars(cli._parser().parse_args(arguments))
             space = given.get("space") or given.get("variant") or "core"
             if "overrides" in given:
                 space = "yaad" if space.startswith("runs/") else space  # a study's best
                 load_pair(space, given.get("recipe", "bytes"), given["overrides"])
-            if "settings" in given:
-                changes = [Override.parse(text) for text in given["settings"]]
+            if "replays" in given:
+                changes = [Override.parse(text) for text in given["replays"]]
                 parsed(Settings, {change.path[0]: change.value for change in changes})
 
 
