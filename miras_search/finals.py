@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from miras_search import pareto
 from miras_search.folder import ranked
 from miras_search.variant import Variant
 
@@ -75,13 +76,15 @@ def wanted(records: Iterable[TrialRecord], recipe: Recipe) -> dict[Run, TrialRec
     """Every run of the finals, seed by seed, with the trial of the search that it repeats.
 
     Those are the leading distinct variants as the search has found them so far, each at its best
-    learning rate.
+    learning rate: by score or, with several objectives, first those on the front.
     """
     leading: dict[str, TrialRecord] = {}
     for record in ranked(records, recipe):
         if record.score is not None:
             leading.setdefault(record.digest, record)
-    chosen = [*leading.values()][: recipe.finalists]
+    layers = pareto.layers(pareto.losses([*leading.values()], recipe, recipe.objectives))
+    ordered = sorted(zip(layers, leading.values(), strict=True), key=lambda pair: pair[0])
+    chosen = [record for _, record in ordered[: recipe.finalists]]
     return {(r.digest, r.lr, seed): r for seed in seeds(recipe) for r in chosen}
 
 

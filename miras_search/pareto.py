@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
 
+SCORE = "score"
 COSTS = ("state_bytes", "parameters", "flops_per_token", "seconds")
 """Fields of a record of which less is better; `seconds` is measured, the others are known."""
+TILT = 0.05
+"""What the sum of all weighed losses counts beside the largest (Knowles 2006)."""
 
 
 def front(losses: ArrayLike) -> NDArray[np.bool_]:
@@ -37,10 +41,37 @@ def fronts(records: Iterable[TrialRecord], recipe: Recipe) -> dict[int, list[str
     done = [record for record in records if record.score is not None]
     found: dict[int, list[str]] = {record.number: [] for record in done}
     for cost in COSTS:
-        for record, is_on in zip(done, front(losses(done, recipe, ["score", cost])), strict=True):
+        for record, is_on in zip(done, front(losses(done, recipe, [SCORE, cost])), strict=True):
             if is_on:
                 found[record.number].append(cost)
     return found
+
+
+def layers(losses: ArrayLike) -> NDArray[np.int64]:
+    """[n], 0 for the front of losses [n, objectives], 1 for the front without it, and so on."""
+    points = np.asarray(losses, dtype=float)
+    found = np.zeros(len(points), dtype=np.int64)
+    left = np.arange(len(points))
+    while len(left):
+        is_on = front(points[left])
+        left = left[~is_on] if is_on.any() else left[:0]  # rows with NaN come last
+        found[left] += 1
+    return found
+
+
+def weighed(losses: ArrayLike, rng: random.Random) -> NDArray[np.float64]:
+    """[n], one number for losses [n, objectives], the more the better, by a random weighing.
+
+    The augmented Chebyshev distance of ParEGO (Knowles 2006) over ranks: whoever is best by a
+    weighing is on the front, and each of the front is by some. NaN counts as worst.
+    """
+    from scipy.stats import rankdata
+
+    points = np.asarray(losses, dtype=float)
+    ranks = rankdata(np.where(np.isnan(points), np.inf, points), axis=0)
+    drawn = np.array([rng.expovariate(1) for _ in range(points.shape[1])])
+    parts = drawn / drawn.sum() * (ranks - 1) / max(1, len(points) - 1)
+    return -(parts.max(axis=1) + TILT * parts.sum(axis=1))
 
 
 def losses(
@@ -51,7 +82,7 @@ def losses(
 
     def loss(record: TrialRecord, name: str) -> float:
         value = getattr(record, name)
-        return np.nan if value is None else float(value) * (sign if name == "score" else 1)
+        return np.nan if value is None else float(value) * (sign if name == SCORE else 1)
 
     rows = [[loss(record, name) for name in objectives] for record in done]
     return np.array(rows, dtype=float).reshape(len(done), len(objectives))

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from miras_search import parsing, reach, samplers, shipped
+from miras_search import pareto, parsing, reach, samplers, shipped
 from miras_search.errors import InvalidValues, Path, UserError, nearest
 from miras_search.macro.base import Macro
 from miras_search.match import solve
@@ -94,6 +94,8 @@ class Recipe(BaseModel, frozen=True):
     """Leading variants that run again on new seeds after the search; 0 is none."""
     seeds: Annotated[int, Field(ge=3, le=1000)] = 3
     """New seeds of the finals, the same for every finalist."""
+    objectives: Annotated[tuple[Named, ...], BeforeValidator(_listed)] = (pareto.SCORE,)
+    """What is sought: the best score or, with `pareto.COSTS` beside it, the front of all."""
     sampler: str = "gp"
     """Who picks the next point: one of `samplers.names()`."""
     warm_start: Annotated[tuple[Named, ...], BeforeValidator(_listed)] = ()
@@ -128,6 +130,24 @@ class Recipe(BaseModel, frozen=True):
             known = samplers.names()
             raise ValueError(f"unknown sampler '{sampler}': {nearest(sampler, known)}")
         return sampler
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives_are_known(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        known = (pareto.SCORE, *pareto.COSTS)
+        for name in objectives:
+            if name not in known:
+                raise ValueError(f"unknown objective '{name}': {nearest(name, known)}")
+        if pareto.SCORE not in objectives or len({*objectives}) < len(objectives):
+            raise ValueError(f"expected {pareto.SCORE} and others of {', '.join(known)}, each once")
+        return objectives
+
+    @model_validator(mode="after")
+    def _one_score_to_stop_by(self) -> Recipe:
+        if len(self.objectives) > 1 and self.pruner != "none":
+            told = f"pruner {self.pruner} stops what is worse in score and may be better in cost"
+            raise ValueError(f"{told}: expected pruner: none with several objectives")
+        return self
 
     @field_validator("address")
     @classmethod
@@ -229,6 +249,7 @@ class Recipe(BaseModel, frozen=True):
     def deciding(self) -> dict[str, Any]:
         """Plain values of the fields that decide the result of a trial."""
         running = {"name", "trials", "finalists", "seeds", "sampler", "warm_start", "pruner"}
+        running |= {"objectives"}
         running |= {"executor", "address", "workers"}
         running |= {"accelerator", "wandb", "out", "compile", "recompute"}
         # Without `match` a study has the digest that it had before there was one.

@@ -16,13 +16,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from miras_search import finals, pruning, reach, samplers, wandb_log, warm_start
+from miras_search import finals, pareto, pruning, reach, samplers, wandb_log, warm_start
 from miras_search.errors import UserError
 from miras_search.folder import WEIGHTS, StudyFolder
 from miras_search.interrupts import CTRL_C
 from miras_search.record import write_whole
 from miras_search.report.leaderboard import write_csv
-from miras_search.samplers.base import SPEC, Exhausted
+from miras_search.samplers.base import COSTS, SPEC, Exhausted
 from miras_search.search.candidate import LR, OptunaChooser, draw
 from miras_search.search.domain import domain
 from miras_search.trial import TrialSpec
@@ -226,6 +226,7 @@ class Study:
                 trial.set_user_attr("reason", f"{record.state}: {record.reason}")
                 trial.study.tell(trial, state=TrialState.FAIL)
             else:
+                trial.set_user_attr(COSTS, {cost: getattr(record, cost) for cost in pareto.COSTS})
                 trial.study.tell(trial, record.score)
         self.records.append(record)
         self.publish()
@@ -257,7 +258,9 @@ class Study:
     def _sampler(self) -> Sampler:
         pick = samplers.find(self.recipe.sampler)
         leaders = warm_start.leaders(self.sources, self._domain) if pick.learns else ()
-        return pick(self._domain, self.recipe.seed, leaders)
+        sampler = pick(self._domain, self.recipe.seed, leaders)
+        sampler.objectives = self.recipe.objectives
+        return sampler
 
     @cached_property
     def _domain(self) -> Domain[Any]:

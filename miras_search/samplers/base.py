@@ -13,12 +13,13 @@ import math
 import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import optuna
 from optuna.trial import TrialState
 
+from miras_search import pareto
 from miras_search.search.candidate import distribution
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SPEC = "spec"
 """Attribute of an Optuna trial that was given out; one without was cut off before."""
+COSTS = "costs"
+"""Attribute with what a trial cost, by `pareto.COSTS`."""
 NOTE = "note"
 """Attribute with the note of the sampler that proposed a trial."""
 
@@ -55,6 +58,8 @@ class Tried:
     """Higher is better, whatever the task says; None while it runs, -inf if it failed, and the last
     evaluation if it was stopped there."""
     note: int = 0
+    costs: Mapping[str, float | None] = field(default_factory=dict)
+    """By `pareto.COSTS`, of trials that completed."""
 
     @property
     def completed(self) -> bool:
@@ -68,6 +73,10 @@ class Sampler(optuna.samplers.BaseSampler):
     The first proposals are the leaders: what earlier studies found to be good, best first. Optuna
     asks for the distributions of a trial and gets those of one point.
     """
+
+    objectives: Sequence[str] = (pareto.SCORE,)
+    """What is sought: the best score or, of several, the front. There each proposal is for the best
+    by a weighing of its own, so that a sampler knows of one number only."""
 
     learns: ClassVar[bool] = True
     """Whether results have a part in what is proposed; leaders are ignored where they have none."""
@@ -88,7 +97,10 @@ class Sampler(optuna.samplers.BaseSampler):
             for point in self.leaders:
                 if point not in points:
                     return Move(point)
-        return self.propose(tried, random.Random(f"{self.seed}/{len(tried)}"))
+        rng = random.Random(f"{self.seed}/{len(tried)}")
+        if len(self.objectives) > 1:
+            tried = _weighed(tried, self.objectives, rng)
+        return self.propose(tried, rng)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
@@ -136,6 +148,19 @@ class Sampler(optuna.samplers.BaseSampler):
                 scored = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
                 value = trial.value if scored else None
                 score = -math.inf if value is None else sign * value
-            note = trial.system_attrs.get(NOTE, 0)
-            history.append(Tried(self._found[trial.number], score, note))
+            note, costs = trial.system_attrs.get(NOTE, 0), trial.user_attrs.get(COSTS, {})
+            history.append(Tried(self._found[trial.number], score, note, costs))
         return history
+
+
+def _weighed(
+    tried: Sequence[Tried], objectives: Sequence[str], rng: random.Random
+) -> Sequence[Tried]:
+    """Trials with one number for all objectives in place of their scores."""
+    done = [i for i, trial in enumerate(tried) if trial.completed]
+    if not done:
+        return tried
+    known = [{pareto.SCORE: -(tried[i].score or 0.0), **tried[i].costs} for i in done]
+    rows = [[math.nan if (x := own.get(o)) is None else x for o in objectives] for own in known]
+    values = dict(zip(done, pareto.weighed(rows, rng).tolist(), strict=True))
+    return [replace(trial, score=values.get(i, trial.score)) for i, trial in enumerate(tried)]
