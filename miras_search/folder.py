@@ -27,9 +27,9 @@ CONFIG = "model.yaml"
 class StudyFolder:
     """Paths and contents of one study.
 
-    study.json, space.yaml and recipe.yaml say what was asked; trials/<number>/ holds each
-    trial's record and checkpoint; journal.log is Optuna's; leaderboard.csv, best.yaml, best/,
-    report.html and wandb/ are results.
+    study.json, space.yaml and recipe.yaml say what was asked, warm_start.json what was known
+    before; trials/<number>/ holds each trial's record and checkpoint; journal.log is Optuna's;
+    leaderboard.csv, best.yaml, best/, report.html and wandb/ are results.
     """
 
     path: Path

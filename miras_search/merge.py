@@ -146,7 +146,7 @@ def _recipe(folders: Sequence[StudyFolder], target: Path, repeated: int) -> Reci
     counts once. What it knows it has of its own trials."""
     recipe = folders[0].recipe
     asked = [folder.recipe.trials for folder in folders]
-    trials = None if None in asked else sum(filter(None, asked)) - repeated
+    trials = None if None in asked else max(1, sum(filter(None, asked)) - repeated)
     own = {"trials": trials, "out": str(target), "warm_start": []}
     return Recipe.from_dict(recipe.to_dict() | own)
 

@@ -234,6 +234,7 @@ class Recipe(BaseModel, frozen=True):
         plain = self.model_dump(exclude={"task", "lr"})
         if self.match is not None:
             plain["match"] = self.match.model_dump(exclude_none=True)
+        plain["warm_start"] = [*self.warm_start]
         spelled = plain | {"task": self.task.to_dict(), "lr": self.lr.plain()}
         return {name: spelled[name] for name in type(self).model_fields}
 

@@ -273,7 +273,7 @@ class Study:
 
     def told_of_sources(self) -> list[str]:
         """A line for each of them."""
-        return warm_start.told(self.sources, self._domain)
+        return warm_start.told(self.sources, self._domain) if self.sources else []
 
     def _opened(self, phase: Phase) -> optuna.Study:
         return opened(self._storage, self.folder.identity["name"], phase, self.recipe)
