@@ -288,7 +288,8 @@ class Study:
                 continue
             trial = optuna.Trial(study, old._trial_id)
             if record is None:
-                wandb_log.forget(self.folder.path, spec)
+                part = wandb_log.trial_part(spec.number)
+                wandb_log.forget(self.folder.path, spec.study, part)
                 self._pending.append((spec, trial))
             else:
                 self._live[spec.number] = (spec, trial)

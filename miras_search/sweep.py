@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from miras_search import wandb_log
+from miras_search import finals, wandb_log
 from miras_search.errors import UserError
 from miras_search.executor import check_cluster, set_up_ray
 from miras_search.folder import StudyFolder
@@ -76,12 +76,14 @@ def _conclude(study: Study, console: Console, news: bool) -> None:
     write_report(folder)
     if news:
         asked = {"recipe": recipe.to_dict(), "space": study.space.to_yaml()}
+        kept = [record.number for record in finals.kept(study.records, recipe)]
+        best = finals.winner(study.records, recipe)
         wandb_log.summary_run(
             wandb_log.mode(recipe.wandb),
-            folder.path,
-            folder.identity["id"],
+            folder,
             folder.identity | asked,
-            rows(study.records, recipe),
+            {"leaderboard": rows(study.records, recipe)},
+            sorted(kept, key=lambda number: best is not None and number != best.number),
         )
     told = f"Everything is in {folder.path}: open {folder.report_file}"
     console.print(told, soft_wrap=True, markup=False, highlight=False)
