@@ -81,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(run: Callable[[Any], int], told: str, *names: str, js: bool = False) -> None:
-        added = commands.add_parser(run.__name__.strip("_"), help=told, description=told)
+        called = run.__name__.strip("_").replace("_", "-")
+        added = commands.add_parser(called, help=told, description=told)
         added.set_defaults(run=run)
         for name in names:
             metavar = "key=value" if name in MANY else name.upper()
@@ -119,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     command(_compare, "hold several studies against each other", "folders", js=True)
     command(_export, "write a trained model to a folder to publish", "checkpoint", "target")
     command(_report, "write the leaderboard and the report of a study again", "study")
+    command(_sync, "upload the offline wandb runs of a study", "study")
+    command(_wandb_report, "save a report of a study on wandb", "study")
     command(_resume, "go on with a study", "study", "overrides")
     command(_replay, "train a trial of a study again and compare", "study", "trial")
     command(_table, "write the trials of finished studies as one table", "studies")
@@ -196,6 +199,25 @@ def _report(options: Any) -> int:
     write_csv(folder, records, recipe)
     terminal(records, recipe, Console())
     print(write_report(folder))
+    return 0
+
+
+def _sync(options: Any) -> int:
+    from miras_search.folder import StudyFolder
+    from miras_search.wandb_sync import sync
+
+    done = sync(StudyFolder.existing(options.study))
+    print(f"{done.uploaded} runs uploaded; {done.there} were there and are as they were")
+    for run in done.unfinished:
+        print(f"{run}: wandb does not have it to its end, and an upload would write over it")
+    return 0
+
+
+def _wandb_report(options: Any) -> int:
+    from miras_search.folder import StudyFolder
+    from miras_search.wandb_report import save_report
+
+    print(save_report(StudyFolder.existing(options.study)))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import secrets
@@ -83,12 +82,7 @@ class Study:
         return cls(folder, recipe)
 
     def __enter__(self) -> Study:
-        self._lock = (self.folder.path / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise UserError(f"{self.folder.path}: another sweep is running in it") from None
+        self._lock = self.folder.lock()
         self.folder.update_recipe(self.recipe)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:

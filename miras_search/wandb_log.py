@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 PROJECT = "miras-search"
 
+TABLES = ("leaderboard",)
+"""The tables of a study, in its summary run."""
+
 Rows = list[dict[str, Any]]
 """A table: the same keys in each row."""
 
