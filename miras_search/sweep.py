@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from miras_search import finals, wandb_log
+from miras_search import wandb_log
 from miras_search.errors import UserError
 from miras_search.executor import check_cluster, set_up_ray
 from miras_search.folder import StudyFolder
 from miras_search.report.html import write_report
-from miras_search.report.leaderboard import rows, terminal
+from miras_search.report.leaderboard import terminal
 from miras_search.study import Study
 from miras_search.view import Progress
 
@@ -75,15 +75,6 @@ def _conclude(study: Study, console: Console, news: bool) -> None:
     terminal(study.records, recipe, console)
     write_report(folder)
     if news:
-        asked = {"recipe": recipe.to_dict(), "space": study.space.to_yaml()}
-        kept = [record.number for record in finals.kept(study.records, recipe)]
-        best = finals.winner(study.records, recipe)
-        wandb_log.summary_run(
-            wandb_log.mode(recipe.wandb),
-            folder,
-            folder.identity | asked,
-            {"leaderboard": rows(study.records, recipe)},
-            sorted(kept, key=lambda number: best is not None and number != best.number),
-        )
+        wandb_log.summary_run(folder, recipe, study.records)
     told = f"Everything is in {folder.path}: open {folder.report_file}"
     console.print(told, soft_wrap=True, markup=False, highlight=False)

@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miras_search import finals
 from miras_search.folder import CONFIG, RECORD, WEIGHTS
+from miras_search.report.leaderboard import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,14 +22,11 @@ if TYPE_CHECKING:
     from miras_search.folder import StudyFolder
     from miras_search.plan import Plan
     from miras_search.recipe import Recipe
-    from miras_search.record import Point
+    from miras_search.record import Point, TrialRecord
     from miras_search.trial import TrialSpec
     from miras_search.variant import Variant
 
 PROJECT = "miras-search"
-
-TABLES = ("leaderboard",)
-"""The tables of a study, in its summary run."""
 
 Rows = list[dict[str, Any]]
 """A table: the same keys in each row."""
@@ -167,78 +166,78 @@ def columns(variant: Variant) -> dict[str, Any]:
 def described(variant: Variant, plan: Plan) -> Rows:
     """What a variant computes, choice by choice, and how and at what cost."""
     equations = variant.equations()
-    rows = [
+    chosen = [
         {"what": name, "is": str(choice), "means": equations.get(name, "")}
         for name, choice in variant.shown_choices().items()
     ]
     costs = {"parameters": "trainable", "state_bytes": "of one sequence, as float32"}
     costs |= {"flops_per_token": "of the forward pass, matrix products only"}
     return [
-        *rows,
+        *chosen,
         {"what": "lowering", "is": plan.lowering, "means": plan.why},
         *({"what": n, "is": str(getattr(plan, n)), "means": told} for n, told in costs.items()),
     ]
 
 
 def summary_run(
-    wandb_mode: str,
     folder: StudyFolder,
-    config: dict[str, Any],
-    tables: Mapping[str, Rows],
-    kept: Sequence[int] = (),
+    recipe: Recipe,
+    records: Sequence[TrialRecord],
+    further: Mapping[str, Rows] | None = None,
 ) -> None:
-    """A run that holds the tables of a study, what was asked, and the weights of the trials whose
-    numbers are `kept`, the best first; what fails here is told and given up.
+    """A run that holds the leaderboard of a study, further tables by name, what was asked, and
+    the weights that were kept; what fails here is told and given up.
 
     Of a study that is resumed the tables are logged again, at the number of trials as the step.
     """
     try:
-        _summarize(wandb_mode, folder, config, tables, kept)
+        _summarize(folder, recipe, records, further or {})
     except Exception as error:
         logging.getLogger(__name__).warning("wandb: %s", error)
 
 
 def _summarize(
-    wandb_mode: str,
     folder: StudyFolder,
-    config: dict[str, Any],
-    tables: Mapping[str, Rows],
-    kept: Sequence[int],
+    recipe: Recipe,
+    records: Sequence[TrialRecord],
+    further: Mapping[str, Rows],
 ) -> None:
-    study, best = folder.identity["id"], next(iter(tables["leaderboard"]), {})
+    study, ranking = folder.identity["id"], rows(records, recipe)
+    config = folder.identity | {"recipe": recipe.to_dict(), "space": folder.space.to_yaml()}
+    name = f"{study} leaderboard"
     forget(folder.path, study, SUMMARY)
-    run = _start(wandb_mode, folder.path, study, SUMMARY, f"{study} leaderboard", config, "summary")
+    run = _start(mode(recipe.wandb), folder.path, study, SUMMARY, name, config, "summary")
     if run is None:
         return
     try:
-        run.log(
-            {name: _table(rows) for name, rows in tables.items()}, step=len(tables["leaderboard"])
-        )
-        run.summary.update({f"best/{name}": value for name, value in best.items()})
+        tables = {"leaderboard": ranking, **further}
+        run.log({name: _table(shown) for name, shown in tables.items()}, step=len(records))
+        if ranking:
+            run.summary.update({f"best/{name}": value for name, value in ranking[0].items()})
         for file in (folder.space_file, folder.recipe_file, folder.best_file):
             if file.is_file():
                 run.save(shutil.copy(file, run.dir), base_path=run.dir, policy="now")
-        _log_models(run, folder, study, kept)
+        winner = finals.winner(records, recipe)
+        for record in finals.kept(records, recipe):
+            best = winner is not None and record.number == winner.number
+            _log_model(run, folder, study, record, best)
     finally:
         run.finish()
 
 
-def _log_models(run: Any, folder: StudyFolder, study: str, kept: Sequence[int]) -> None:
-    """One artifact for each trial, a checkpoint that `miras_search.load` reads."""
+def _log_model(run: Any, folder: StudyFolder, study: str, record: TrialRecord, best: bool) -> None:
+    """The checkpoint of a trial as an artifact that `miras_search.load` reads, if it is there."""
     import wandb
 
-    for number in kept:
-        files = [folder.trial(number) / name for name in (WEIGHTS, CONFIG, RECORD)]
-        if not all(file.is_file() for file in files):
-            continue
-        record = folder.record(number)
-        assert record is not None
-        told = {"score": record.score, "metric": record.metric, "digest": record.digest}
-        name = run_id(study, trial_part(number))
-        artifact = wandb.Artifact(name, type="model", metadata={"trial": number} | told)
-        for file in files:
-            artifact.add_file(str(file))
-        run.log_artifact(artifact, aliases=["best"] if number == kept[0] else [])
+    files = [folder.trial(record.number) / name for name in (WEIGHTS, CONFIG, RECORD)]
+    if not all(file.is_file() for file in files):
+        return
+    told = {"score": record.score, "metric": record.metric, "digest": record.digest}
+    name = run_id(study, trial_part(record.number))
+    artifact = wandb.Artifact(name, type="model", metadata={"trial": record.number} | told)
+    for file in files:
+        artifact.add_file(str(file))
+    run.log_artifact(artifact, aliases=["best"] if best else [])
 
 
 def _values(point: Point, spreads: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -257,11 +256,11 @@ def _values(point: Point, spreads: Mapping[str, Tensor]) -> dict[str, Any]:
     return values
 
 
-def _table(rows: Rows) -> Any:
+def _table(shown: Rows) -> Any:
     import wandb
 
-    names: list[Any] = list(rows[0]) if rows else []
-    return wandb.Table(columns=names, data=[[*row.values()] for row in rows])
+    names: list[Any] = list(shown[0]) if shown else []
+    return wandb.Table(columns=names, data=[[*row.values()] for row in shown])
 
 
 def _start(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search.errors import UserError
 from miras_search.registry import CHOICES
 from miras_search.report.leaderboard import variant_of
-from miras_search.wandb_log import PROJECT, TABLES, columns
+from miras_search.wandb_log import PROJECT, SUMMARY, columns, run_id
 from miras_search.wandb_sync import connect, known
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def save_report(folder: StudyFolder) -> str:
             title=study,
             description=f"{folder.recipe.task.metric} on {folder.recipe.task.kind}",
             width="fluid",
-            blocks=_blocks(wr, folder, entity),
+            blocks=_blocks(wr, folder, entity, _tables(runs.get(run_id(study, SUMMARY)))),
         )
         # The same report again, not another of the same name.
         for saved in api.reports(f"{entity}/{PROJECT}"):
@@ -54,7 +54,14 @@ def save_report(folder: StudyFolder) -> str:
         raise UserError(f"wandb: {error}") from None
 
 
-def _blocks(wr: Any, folder: StudyFolder, entity: str) -> list[Any]:
+def _tables(summary: Any) -> list[str]:
+    """Names of the tables that a study's summary run has on the server."""
+    told = {} if summary is None else summary.summary_metrics
+    kinds = {name: x.get("_type") for name, x in told.items() if isinstance(x, dict)}
+    return [name for name, kind in kinds.items() if kind == "table-file"]
+
+
+def _blocks(wr: Any, folder: StudyFolder, entity: str, names: list[str]) -> list[Any]:
     """Panels over the runs of trials, and below them the tables of the summary run."""
 
     def runs(job: str) -> Any:
@@ -84,14 +91,17 @@ def _blocks(wr: Any, folder: StudyFolder, entity: str) -> list[Any]:
             for curve in CURVES
         ),
     ]
-    tables = [wr.WeavePanelSummaryTable(table_name=name) for name in TABLES]
+    tables = [wr.WeavePanelSummaryTable(table_name=name) for name in names]
     for panel in (panels[0], *tables):
         panel.layout = wr.Layout(w=24, h=10)
     return [
         wr.H1("Trials"),
         wr.PanelGrid(runsets=[runs("trial")], panels=panels),
-        wr.H1("Tables"),
-        wr.PanelGrid(runsets=[runs("summary")], panels=tables),
+        *(
+            [wr.H1("Tables"), wr.PanelGrid(runsets=[runs("summary")], panels=tables)]
+            if tables
+            else []
+        ),
         wr.H1("Space"),
         wr.CodeBlock(code=folder.space_file.read_text(encoding="utf-8"), language="yaml"),
     ]

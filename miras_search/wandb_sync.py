@@ -38,14 +38,16 @@ def sync(folder: StudyFolder) -> Synced:
     lock = folder.lock()
     try:
         api, study = connect(), folder.identity["id"]
-        there = known(api, study)
-        new, left = [], []
-        for part, run in _waiting(folder).items():
+        there, new, left, unfinished = known(api, study), [], 0, []
+        for part, run in _ended(folder).items():
             before = there.get(run_id(study, part))
-            if before is None or (part == SUMMARY and _step(before) < len(folder.records())):
+            behind = part == SUMMARY and before and _step(before) < len(folder.records())
+            if not _synced(run) and (before is None or behind):
                 new.append(run)
-            else:
-                left.append(before)
+                continue
+            left += 1
+            if before is not None and before.state != "finished":
+                unfinished.append(before.id)
         if new:
             subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, new)], check=False)
         missing = [run.name for run in new if not _synced(run)]
@@ -54,8 +56,7 @@ def sync(folder: StudyFolder) -> Synced:
                 f"{folder.path}: wandb did not upload {len(missing)} of {len(new)} runs: "
                 f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
             )
-        unfinished = [run.id for run in left if run.state != "finished"]
-        return Synced(len(new), len(left), unfinished)
+        return Synced(len(new), left, unfinished)
     finally:
         lock.close()
 
@@ -92,11 +93,11 @@ def known(api: Any, study: str) -> dict[str, Any]:
         raise UserError(f"wandb: {error}") from None
 
 
-def _waiting(folder: StudyFolder) -> dict[str, Path]:
-    """The newest offline run of each part that has ended and was not uploaded."""
+def _ended(folder: StudyFolder) -> dict[str, Path]:
+    """The newest offline run of each part that has ended."""
     parts = [*(trial_part(record.number) for record in folder.records()), SUMMARY]
-    runs = {part: offline_runs(folder.path, folder.identity["id"], part)[-1:] for part in parts}
-    return {part: run for part, found in runs.items() for run in found if not _synced(run)}
+    runs = {part: offline_runs(folder.path, folder.identity["id"], part) for part in parts}
+    return {part: found[-1] for part, found in runs.items() if found}
 
 
 def _synced(run: Path) -> bool:
