@@ -218,26 +218,25 @@ def _summarize(
             if file.is_file():
                 run.save(shutil.copy(file, run.dir), base_path=run.dir, policy="now")
         winner = finals.winner(records, recipe)
-        for record in finals.kept(records, recipe):
-            best = winner is not None and record.number == winner.number
-            _log_model(run, folder, study, record, best)
+        # The best last, so that it is also the latest.
+        for record in sorted(finals.kept(records, recipe), key=lambda record: record == winner):
+            _log_model(run, folder, study, record, best=record == winner)
     finally:
         run.finish()
 
 
 def _log_model(run: Any, folder: StudyFolder, study: str, record: TrialRecord, best: bool) -> None:
-    """The checkpoint of a trial as an artifact that `miras_search.load` reads, if it is there."""
+    """The checkpoint of a trial, if it is there, as a version of the study's model."""
     import wandb
 
     files = [folder.trial(record.number) / name for name in (WEIGHTS, CONFIG, RECORD)]
     if not all(file.is_file() for file in files):
         return
     told = {"score": record.score, "metric": record.metric, "digest": record.digest}
-    name = run_id(study, trial_part(record.number))
-    artifact = wandb.Artifact(name, type="model", metadata={"trial": record.number} | told)
+    model = wandb.Artifact(f"{study}-model", "model", metadata={"trial": record.number} | told)
     for file in files:
-        artifact.add_file(str(file))
-    run.log_artifact(artifact, aliases=["best"] if best else [])
+        model.add_file(str(file))
+    run.log_artifact(model, aliases=[trial_part(record.number), *(["best"] if best else [])])
 
 
 def _values(point: Point, spreads: Mapping[str, Tensor]) -> dict[str, Any]:

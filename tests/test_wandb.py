@@ -78,7 +78,8 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
         assert run.summary["score"] == record.score
         assert run.summary["test/accuracy"] == 0.25
         assert run.summary["variant"]["_type"] == "table-file"
-        assert server.artifacts[f"run-{study}-trial-{record.number}-variant"]["files"]
+        table = server.versions(f"run-{study}-trial-{record.number}-variant")[-1]
+        assert table["files"] == {"variant.table.json"}
     summary = server.runs[f"{study}-summary"]
     assert [line["_step"] for line in summary.history] == summaries
     assert summary.config["space"] == folder.space.to_yaml()
@@ -86,10 +87,11 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
     assert summary.summary["effects"]["nrows"] == 1
     assert {"space.yaml", "recipe.yaml", "best.yaml"} <= summary.uploads
     best = max(records, key=lambda record: record.score or 0)
-    model = server.artifacts[f"{study}-trial-{best.number}"]
+    model = server.versions(f"{study}-model")[-1]
     assert model["artifactTypeName"] == "model"
     assert model["files"] == {"model.safetensors", "model.yaml", "record.json"}
-    assert "best" in [alias["alias"] for alias in model["aliases"]]
+    named = {alias["alias"] for alias in model["aliases"]}
+    assert named == {"latest", "best", f"trial-{best.number}"}
     assert not server.unknown
 
 
@@ -158,13 +160,24 @@ def test_sync_and_report(offline: Path) -> None:
         assert not server.unknown
 
 
-def test_what_sync_cannot_do_is_one_message(offline: Path, tmp_path: Path) -> None:
-    home = {"home": str(tmp_path / "home")}
-    nobody = process(command("sync", str(offline / "out")), **home)
-    assert nobody.returncode == 2
-    assert nobody.stderr.splitlines()[-1].startswith("error: wandb: not logged in: expected a key")
-    assert "Traceback" not in nobody.stderr
+def test_what_sync_cannot_do_is_one_message(tmp_path: Path) -> None:
+    """Without a login; from a server that refuses runs; of a study that is running."""
+    write(tmp_path)
+    out = tmp_path / "out"
     with serving() as server:
+        run_study(tmp_path, "offline", server, -1, "wandb=offline", "trials=1")
         server.refuses = "UpsertBucket"
-        refused = cli(offline, server, "sync", str(offline / "out"))
-    assert refused.returncode in (0, 2)
+        refused = cli(tmp_path, server, "sync", str(out))
+        running = StudyFolder(out).lock()
+        busy = cli(tmp_path, server, "sync", str(out))
+        running.close()
+    assert not server.runs
+    nobody = process(command("sync", str(out)), home=str(tmp_path / "home"))
+    for done, told in (
+        (refused, f"error: {out}: wandb did not upload 2 of 2 runs: "),
+        (busy, f"error: {out}: another sweep is running in it"),
+        (nobody, "error: wandb: not logged in: expected a key from `wandb login`"),
+    ):
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith(told)
+        assert "Traceback" not in done.stderr

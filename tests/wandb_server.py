@@ -85,7 +85,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[str, Run] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
-        """By the name of the collection, with the names of the files that were put."""
+        """By their ids, with the names of the files that were put."""
         self.reports: dict[str, dict[str, Any]] = {}
         self.keys: set[str] = set()
         """Authorization headers."""
@@ -103,6 +103,11 @@ class Server(ThreadingHTTPServer):
     def environment(self) -> dict[str, str]:
         """What a process of wandb needs to talk to this server."""
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY}
+
+    def versions(self, name: str) -> list[dict[str, Any]]:
+        """The artifacts of one name, in the order they were made."""
+        found = self.artifacts.values()
+        return [artifact for artifact in found if artifact["artifactCollectionName"] == name]
 
     def handle_error(self, request: Any, address: Any) -> None:
         """A client that has ended hangs up; nothing else may go wrong."""
@@ -159,11 +164,14 @@ class Server(ThreadingHTTPServer):
 
     on_runHistoryKeys = on_run
 
+    def on_artifactType(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"artifact": None, "artifactType": None}}
+
     def on_createArtifact(self, given: dict[str, Any]) -> dict[str, Any]:
         asked = given["input"]
-        name = asked["artifactCollectionName"]
-        self.artifacts[name] = asked | {"files": set()}
-        made = {"id": name, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+        made = f"artifact{len(self.artifacts)}"
+        self.artifacts[made] = asked | {"files": set()}
+        made = {"id": made, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
         return {"createArtifact": {"artifact": made}}
 
     def on_createArtifactManifest(self, given: dict[str, Any]) -> dict[str, Any]:
