@@ -202,13 +202,14 @@ def _summarize(
     records: Sequence[TrialRecord],
     further: Mapping[str, Rows],
 ) -> None:
+    chosen = mode(recipe.wandb)
+    if chosen == "disabled":
+        return
     study, ranking = folder.identity["id"], rows(records, recipe)
     config = folder.identity | {"recipe": recipe.to_dict(), "space": folder.space.to_yaml()}
     name = f"{study} leaderboard"
     forget(folder.path, study, SUMMARY)
-    run = _start(mode(recipe.wandb), folder.path, study, SUMMARY, name, config, "summary")
-    if run is None:
-        return
+    run = _start(chosen, folder.path, study, SUMMARY, name, config, "summary")
     try:
         tables = {"leaderboard": ranking, **further}
         run.log({name: _table(shown) for name, shown in tables.items()}, step=len(records))
