@@ -160,21 +160,21 @@ def test_sync_and_report(offline: Path) -> None:
         assert not server.unknown
 
 
-def test_what_sync_cannot_do_is_one_message(tmp_path: Path) -> None:
+def test_what_sync_cannot_do_is_one_message(offline: Path, tmp_path: Path) -> None:
     """Without a login; from a server that refuses runs; of a study that is running."""
-    write(tmp_path)
-    out = tmp_path / "out"
+    out = offline / "out"
+    for mark in out.glob("wandb/*/*.synced"):
+        mark.unlink()
     with serving() as server:
-        run_study(tmp_path, "offline", server, -1, "wandb=offline", "trials=1")
         server.refuses = "UpsertBucket"
-        refused = cli(tmp_path, server, "sync", str(out))
+        refused = cli(offline, server, "sync", str(out))
         running = StudyFolder(out).lock()
-        busy = cli(tmp_path, server, "sync", str(out))
+        busy = cli(offline, server, "sync", str(out))
         running.close()
     assert not server.runs
     nobody = process(command("sync", str(out)), home=str(tmp_path / "home"))
     for done, told in (
-        (refused, f"error: {out}: wandb did not upload 2 of 2 runs: "),
+        (refused, f"error: {out}: wandb did not upload 3 of 3 runs: "),
         (busy, f"error: {out}: another sweep is running in it"),
         (nobody, "error: wandb: not logged in: expected a key from `wandb login`"),
     ):
