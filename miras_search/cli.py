@@ -203,6 +203,25 @@ def _watch(options: Any) -> int:
     return 0
 
 
+def _sync(options: Any) -> int:
+    from miras_search.folder import StudyFolder
+    from miras_search.wandb_sync import sync
+
+    done = sync(StudyFolder.existing(options.study))
+    print(f"{done.uploaded} runs uploaded; {done.there} were there and are as they were")
+    for run in done.unfinished:
+        print(f"{run}: wandb does not have it to its end, and an upload would write over it")
+    return 0
+
+
+def _wandb_report(options: Any) -> int:
+    from miras_search.folder import StudyFolder
+    from miras_search.wandb_report import save_report
+
+    print(save_report(StudyFolder.existing(options.study)))
+    return 0
+
+
 def _replay(options: Any) -> int:
     from rich.console import Console
 
@@ -453,7 +472,7 @@ class Command(NamedTuple):
     @property
     def name(self) -> str:
         """What is typed."""
-        return self.run.__name__.strip("_")
+        return self.run.__name__.strip("_").replace("_", "-")
 
 
 COMMANDS = (
@@ -478,6 +497,20 @@ COMMANDS = (
         ("study", "pace"),
         "watch runs/mine every=2",
         "on the terminal; elsewhere the study is printed once; nothing is written",
+    ),
+    Command(
+        _sync,
+        "upload the offline wandb runs of a study",
+        ("study",),
+        "sync runs/mine",
+        "on wandb; the study stays as it is",
+    ),
+    Command(
+        _wandb_report,
+        "save a report of a study on wandb",
+        ("study",),
+        "wandb-report runs/mine",
+        "on wandb; its address is printed",
     ),
     Command(
         _resume,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from miras_search.errors import UserError
 from miras_search.recipe import Recipe
@@ -55,6 +56,20 @@ class StudyFolder:
     def update_recipe(self, recipe: Recipe) -> None:
         """Replace the recipe: how trials are run may change when a study is resumed."""
         write_whole(self.recipe_file, recipe.to_yaml())
+
+    def lock(self) -> IO[str]:
+        """The study for this process alone, until the file is closed.
+
+        Raises:
+            UserError: another process has it.
+        """
+        lock = self.lock_file.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise UserError(f"{self.path}: another sweep is running in it") from None
+        return lock
 
     @property
     def study_file(self) -> Path:

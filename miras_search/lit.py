@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from miras_search.data.examples import Batches
+from miras_search.lower.surprise import norm
 from miras_search.nn.backbone import Backbone
 from miras_search.record import Point
 from miras_search.tasks.base import IGNORE
@@ -51,10 +52,14 @@ class MemoryModule(pl.LightningModule):
         lowering = "recomputed" if recipe.recompute else "compiled" if recipe.compile else "auto"
         task = recipe.task
         self.model = Backbone(variant, recipe.size, task.vocabulary, lowering, task.readout)
-        self.recipe, self.lr, self.on_point = recipe, lr, on_point
+        self.variant, self.recipe = variant.canonical, recipe
+        self.lr, self.on_point = lr, on_point
         self.curve: list[Point] = []
         self.surprise: dict[str, float] = {}
         """Of the latest validation, as `Point` has it."""
+        self.spreads: dict[str, Tensor] = {}
+        """Of the latest validation, all values: of each surprise, and of the norm of each memory
+        after these tokens, one for each example and head."""
         self.train_loss = MeanMetric()
         self.bits, self.accuracy, self.exact = MeanMetric(), MeanMetric(), MeanMetric()
         self.began = time.monotonic()
@@ -101,12 +106,18 @@ class MemoryModule(pl.LightningModule):
         if batch_idx or self.trainer.state.fn != "fit":
             return
         examples, most = SURPRISED
-        found, _ = self.model.surprise(batch[0][:examples, :most])
-        self.surprise = {
-            f"layer{i}/{name}": float(x.mean())
+        found, state = self.model.surprise(batch[0][:examples, :most])
+        every = {
+            f"layer{i}/{name}": x
             for i, layer in enumerate(found, start=1)
             for name, x in layer.items()
         }
+        self.surprise = {name: float(x.mean()) for name, x in every.items()}
+        self.spreads = {f"surprise/{name}": x.flatten() for name, x in every.items()}
+        for i, layer in enumerate(state, start=1):
+            for name, held in layer.items():
+                if name.endswith("memory") and (size := norm(self.variant, held)) is not None:
+                    self.spreads[f"norm/layer{i}"] = size.flatten()
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.state.fn != "fit":

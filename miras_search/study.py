@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import secrets
@@ -95,12 +94,7 @@ class Study:
         return cls(folder, recipe)
 
     def __enter__(self) -> Study:
-        self._lock = self.folder.lock_file.open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise UserError(f"{self.folder.path}: another sweep is running in it") from None
+        self._lock = self.folder.lock()
         self.folder.update_recipe(self.recipe)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
@@ -321,7 +315,8 @@ class Study:
                 continue
             trial = optuna.Trial(study, old._trial_id)
             if record is None:
-                wandb_log.forget(self.folder.path, spec)
+                part = wandb_log.trial_part(spec.number)
+                wandb_log.forget(self.folder.path, spec.study, part)
                 self._pending.append((spec, trial))
             else:
                 self._live[spec.number] = (spec, trial)

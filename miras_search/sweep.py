@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from miras_search import wandb_log
 from miras_search.errors import UserError
 from miras_search.executor import check_cluster, set_up_ray
 from miras_search.folder import StudyFolder
+from miras_search.report.differences import differences
 from miras_search.report.html import write_report
-from miras_search.report.leaderboard import rows, terminal
+from miras_search.report.leaderboard import best_per_variant, terminal
 from miras_search.study import Study
 from miras_search.view import Progress
 
@@ -81,13 +83,8 @@ def _conclude(study: Study, console: Console, news: bool) -> None:
     terminal(study.records, recipe, console)
     write_report(folder)
     if news:
-        asked = {"recipe": recipe.to_dict(), "space": study.space.to_yaml()}
-        wandb_log.summary_run(
-            wandb_log.mode(recipe.wandb),
-            folder.path,
-            folder.identity["id"],
-            folder.identity | asked,
-            rows(study.records, recipe),
-        )
+        found = differences(best_per_variant(study.records, recipe), recipe)
+        further = {"effects": [asdict(effect) for effect in found.judged]} if found else {}
+        wandb_log.summary_run(folder, recipe, study.records, further)
     told = f"Everything is in {folder.path}: open {folder.report_file}"
     console.print(told, soft_wrap=True, markup=False, highlight=False)

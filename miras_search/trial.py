@@ -145,7 +145,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         warnings.filterwarnings("ignore", module="lightning|torchmetrics")
 
         def point(reached: Point) -> None:
-            log.point(reached)
+            log.point(reached, module.spreads)
             on_point(reached)
 
         pl.seed_everything(spec.seed, workers=True, verbose=False)

@@ -6,19 +6,30 @@ import logging
 import os
 import shutil
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from miras_search import finals
+from miras_search.folder import CONFIG, RECORD, WEIGHTS
+from miras_search.report.leaderboard import rows
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from miras_search.folder import StudyFolder
     from miras_search.plan import Plan
     from miras_search.recipe import Recipe
-    from miras_search.record import Point
+    from miras_search.record import Point, TrialRecord
     from miras_search.trial import TrialSpec
     from miras_search.variant import Variant
 
 PROJECT = "miras-search"
+
+Rows = list[dict[str, Any]]
+"""A table: the same keys in each row."""
 
 
 def mode(wanted: str) -> str:
@@ -30,14 +41,44 @@ def mode(wanted: str) -> str:
         return wanted
     if chosen := os.environ.get("WANDB_MODE"):
         return chosen
+    return "online" if logged_in() else "offline"
+
+
+@cache
+def logged_in() -> bool:
+    """Whether wandb has a key that its server takes; what stands against it is told once."""
     import wandb
 
-    return "online" if wandb.login(prompt=False) else "offline"
+    try:
+        return wandb.login(prompt=False)
+    except Exception as error:
+        logging.getLogger(__name__).warning("wandb: %s", error)
+        return False
 
 
-def forget(folder: Path, spec: TrialSpec) -> None:
-    """Remove the offline run of a trial that was cut off: it runs again under the same id."""
-    for run in (folder / "wandb").glob(f"offline-run-*-{spec.study}-trial-{spec.number}"):
+def trial_part(number: int) -> str:
+    """What the run of a trial is called within its study."""
+    return f"trial-{number}"
+
+
+SUMMARY = "summary"
+"""What the run with the study's tables is called within its study."""
+
+
+def run_id(study: str, part: str) -> str:
+    """The same for the same part of a study, whenever and from wherever it is uploaded."""
+    return f"{study}-{part}"
+
+
+def offline_runs(folder: Path, study: str, part: str) -> list[Path]:
+    """The folders of the offline runs of a part of a study."""
+    return sorted((folder / "wandb").glob(f"offline-run-*-{run_id(study, part)}"))
+
+
+def forget(folder: Path, study: str, part: str) -> None:
+    """Remove the offline run of a trial that was cut off, or tables that have newer ones: the part
+    is written again under the same id."""
+    for run in offline_runs(folder, study, part):
         shutil.rmtree(run, ignore_errors=True)
 
 
@@ -48,12 +89,10 @@ class TrialLog:
         self.run: Any = None
         self.run = self._attempt(start)
 
-    def point(self, point: Point) -> None:
-        """One point of the curves."""
-        values = {"train_loss": point.train_loss, "score": point.score, "seconds": point.seconds}
-        values |= {f"surprise/{name}": value for name, value in point.surprise.items()}
+    def point(self, point: Point, spreads: Mapping[str, Tensor]) -> None:
+        """One point of the curves, and histograms of all values of each spread."""
         if self.run is not None:
-            self._attempt(lambda: self.run.log(values, step=point.step))
+            self._attempt(lambda: self.run.log(_values(point, spreads), step=point.step))
 
     def result(self, score: float, metrics: dict[str, float]) -> None:
         """What came out."""
@@ -82,10 +121,11 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
         "study": spec.study,
         "number": spec.number,
         "digest": variant.digest,
+        "variant": str(variant),
         "lr": spec.lr,
         "seed": spec.seed,
         "phase": spec.phase,
-        **{axis: str(choice) for axis, choice in variant.choices().items()},
+        **columns(variant),
         **variant.side_choices(),
         "parameters": plan.parameters,
         "state_bytes": plan.state_bytes,
@@ -96,9 +136,15 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
     }
     root = Path(spec.folder).parent.parent
     name = f"{spec.number} {variant.slug}"
-    log = TrialLog(
-        lambda: _start(spec.wandb, root, spec.study, f"trial-{spec.number}", name, config, "trial")
-    )
+
+    def start() -> Any:
+        part = trial_part(spec.number)
+        run = _start(spec.wandb, root, spec.study, part, name, config, "trial")
+        if run is not None:
+            run.summary["variant"] = _table(described(variant, plan))
+        return run
+
+    log = TrialLog(start)
     try:
         yield log
     except BaseException:
@@ -107,32 +153,114 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
     log.close(exit_code=0)
 
 
+def columns(variant: Variant) -> dict[str, Any]:
+    """The choices as flat columns to sort, group and draw by: each in words under its name
+    ("memory"), its kind ("memory_kind") and its settings ("memory_depth")."""
+    found: dict[str, Any] = {}
+    for name, choice in variant.choices().items():
+        settings = {f"{name}_{key}": value for key, value in choice.to_dict().items()}
+        found |= {name: str(choice)} | settings
+    return found
+
+
+def described(variant: Variant, plan: Plan) -> Rows:
+    """What a variant computes, choice by choice, and how and at what cost."""
+    equations = variant.equations()
+    chosen = [
+        {"what": name, "is": str(choice), "means": equations.get(name, "")}
+        for name, choice in variant.shown_choices().items()
+    ]
+    costs = {"parameters": "trainable", "state_bytes": "of one sequence, as float32"}
+    costs |= {"flops_per_token": "of the forward pass, matrix products only"}
+    return [
+        *chosen,
+        {"what": "lowering", "is": plan.lowering, "means": plan.why},
+        *({"what": n, "is": str(getattr(plan, n)), "means": told} for n, told in costs.items()),
+    ]
+
+
 def summary_run(
-    wandb_mode: str, folder: Path, study: str, config: dict[str, Any], rows: list[dict[str, Any]]
+    folder: StudyFolder,
+    recipe: Recipe,
+    records: Sequence[TrialRecord],
+    further: Mapping[str, Rows] | None = None,
 ) -> None:
-    """A run that holds the study's leaderboard as a table; what fails here is told and given up."""
+    """A run that holds the leaderboard of a study, further tables by name, what was asked, and
+    the weights that were kept; what fails here is told and given up.
+
+    Of a study that is resumed the tables are logged again, at the number of trials as the step.
+    """
     try:
-        _summarize(wandb_mode, folder, study, config, rows)
+        _summarize(folder, recipe, records, further or {})
     except Exception as error:
         logging.getLogger(__name__).warning("wandb: %s", error)
 
 
 def _summarize(
-    wandb_mode: str, folder: Path, study: str, config: dict[str, Any], rows: list[dict[str, Any]]
+    folder: StudyFolder,
+    recipe: Recipe,
+    records: Sequence[TrialRecord],
+    further: Mapping[str, Rows],
 ) -> None:
-    run = _start(wandb_mode, folder, study, "summary", f"{study} leaderboard", config, "summary")
-    if run is None:
+    chosen = mode(recipe.wandb)
+    if chosen == "disabled":
         return
+    study, ranking = folder.identity["id"], rows(records, recipe)
+    config = folder.identity | {"recipe": recipe.to_dict(), "space": folder.space.to_yaml()}
+    name = f"{study} leaderboard"
+    forget(folder.path, study, SUMMARY)
+    run = _start(chosen, folder.path, study, SUMMARY, name, config, "summary")
+    try:
+        tables = {"leaderboard": ranking, **further}
+        run.log({name: _table(shown) for name, shown in tables.items()}, step=len(records))
+        if ranking:
+            run.summary.update({f"best/{name}": value for name, value in ranking[0].items()})
+        for file in (folder.space_file, folder.recipe_file, folder.best_file):
+            if file.is_file():
+                run.save(shutil.copy(file, run.dir), base_path=run.dir, policy="now")
+        winner = finals.winner(records, recipe)
+        # The best last, so that it is also the latest.
+        for record in sorted(finals.kept(records, recipe), key=lambda record: record == winner):
+            _log_model(run, folder, study, record, best=record == winner)
+    finally:
+        run.finish()
+
+
+def _log_model(run: Any, folder: StudyFolder, study: str, record: TrialRecord, best: bool) -> None:
+    """The checkpoint of a trial, if it is there, as a version of the study's model."""
     import wandb
 
-    columns: list[Any] = list(rows[0]) if rows else []
-    table = wandb.Table(columns=columns)
-    for row in rows:
-        table.add_data(*row.values())
-    run.log({"leaderboard": table})
-    if rows:
-        run.summary.update({f"best/{name}": value for name, value in rows[0].items()})
-    run.finish()
+    files = [folder.trial(record.number) / name for name in (WEIGHTS, CONFIG, RECORD)]
+    if not all(file.is_file() for file in files):
+        return
+    told = {"score": record.score, "metric": record.metric, "digest": record.digest}
+    model = wandb.Artifact(f"{study}-model", "model", metadata={"trial": record.number} | told)
+    for file in files:
+        model.add_file(str(file))
+    run.log_artifact(model, aliases=[trial_part(record.number), *(["best"] if best else [])])
+
+
+def _values(point: Point, spreads: Mapping[str, Tensor]) -> dict[str, Any]:
+    import wandb
+
+    values: dict[str, Any] = {
+        "train_loss": point.train_loss,
+        "score": point.score,
+        "seconds": point.seconds,
+    }
+    values |= {f"surprise/{name}": value for name, value in point.surprise.items()}
+    for name, spread in spreads.items():
+        finite = spread[spread.isfinite()]
+        if len(finite):
+            values[f"{name}/histogram"] = wandb.Histogram(finite.tolist())
+    return values
+
+
+def _table(shown: Rows) -> Any:
+    import wandb
+
+    names: list[Any] = list(shown[0]) if shown else []
+    return wandb.Table(columns=names, data=[[*row.values()] for row in shown])
 
 
 def _start(
@@ -163,7 +291,7 @@ def _start(
         dir=folder,
         project=PROJECT,
         group=study,
-        id=f"{study}-{part}",
+        id=run_id(study, part),
         name=name,
         config=config,
         job_type=job,

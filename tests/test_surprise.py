@@ -6,7 +6,8 @@ from alone import DEEP
 from often import often
 
 from miras_search import load
-from miras_search.layer import memorize, surprise
+from miras_search.layer import memorize, recall, surprise
+from miras_search.lower.surprise import norm
 from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Recipe
 from miras_search.size import Size
@@ -62,6 +63,18 @@ def test_shapes_splits_and_no_graph(variant):
     _, state = memorize(variant, first.q, first.k, first.v, first.gates, first.weights)
     for name, x in surprise_of(variant, second, state).items():
         torch.testing.assert_close(x, whole[name][:, 3:], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("retention", ["none", "l2", {"kind": "lq", "q": 4.0}, "elastic_net"])
+def test_norm_of_a_matrix_is_that_of_what_it_gives_for_the_unit_vectors(retention):
+    """The norm of W from its columns, read one by one, also where the state is not W."""
+    changed = {"retention": retention, "algorithm": "momentum"}
+    variant = Variant.from_dict(DELTA.to_dict() | changed)
+    inputs = make_inputs(variant, 4)  # a gate for each of the unit vectors, too
+    _, state = memorize(variant, inputs.q, inputs.k, inputs.v, inputs.gates, inputs.weights)
+    units = torch.eye(inputs.k.shape[-1], dtype=inputs.k.dtype)[None, :, None].expand(2, -1, 2, -1)
+    read = recall(variant, units, inputs.v.shape[-1], inputs.gates, inputs.weights, state)
+    torch.testing.assert_close(norm(variant, state), read.square().sum((1, 3)).sqrt())
 
 
 def test_a_pair_that_is_repeated_surprises_less():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from miras_search.lower.call import State
+    from miras_search.variant import Variant
 
 
 @torch.no_grad()
@@ -24,6 +25,17 @@ def surprise(call: Call) -> dict[str, Tensor]:
     """ "loss", "gradient" and "write" of each write, `[B, H, T]` each: see `layer.surprise`."""
     found = [_of_one(now, after) for now, after in _one_by_one(call)]
     return {name: torch.stack([one[name] for one in found], dim=2) for name in found[0]}
+
+
+@torch.no_grad()
+def norm(variant: Variant, state: State) -> Tensor | None:
+    """Of the memory that a state stands for, all its matrices together, `[B, H]`; None if it is
+    not made of matrices."""
+    if variant.memory.grows:
+        return None
+    first = f"{variant.algorithm.slots[0]}/"
+    held = [x for name, x in state.tensors.items() if name.startswith(first)]
+    return _norm([variant.retention.expose(x) for x in held])
 
 
 def _one_by_one(call: Call) -> Iterator[tuple[Call, State]]:

@@ -1,0 +1,113 @@
+"""The offline runs of a study on wandb's server, by wandb's own `wandb sync`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from miras_search.errors import UserError
+from miras_search.wandb_log import PROJECT, SUMMARY, offline_runs, run_id, trial_part
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from miras_search.folder import StudyFolder
+
+
+class Synced(NamedTuple):
+    """What became of the runs of a study."""
+
+    uploaded: int
+    there: int
+    """On the server before; they were left as they are."""
+    unfinished: list[str]
+    """Ids of those among them that the server does not have whole."""
+
+
+def sync(folder: StudyFolder) -> Synced:
+    """Upload the offline runs of the trials that have ended, and the run with the tables.
+
+    Ids are those of the study, so that the server can be asked what it has. A trial's run that is
+    there is never written to; the tables are, where they are of fewer trials.
+
+    Raises:
+        UserError: nobody is logged in, the server refuses, or the study is running.
+    """
+    lock = folder.lock()
+    try:
+        api, study = connect(), folder.identity["id"]
+        there, new, left, unfinished = known(api, study), [], 0, []
+        for part, run in _ended(folder).items():
+            before = there.get(run_id(study, part))
+            behind = part == SUMMARY and before and _step(before) < len(folder.records())
+            if not _synced(run) and (before is None or behind):
+                new.append(run)
+                continue
+            left += 1
+            if before is not None and before.state != "finished":
+                unfinished.append(before.id)
+        if new:
+            subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, new)], check=False)
+        missing = [run.name for run in new if not _synced(run)]
+        if missing:
+            raise UserError(
+                f"{folder.path}: wandb did not upload {len(missing)} of {len(new)} runs: "
+                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+            )
+        return Synced(len(new), left, unfinished)
+    finally:
+        lock.close()
+
+
+def connect() -> Any:
+    """The public API of wandb.
+
+    Raises:
+        UserError: nobody is logged in, or the server does not answer.
+    """
+    # Who asks for the server means it, also where WANDB_MODE keeps runs from it.
+    os.environ["WANDB_MODE"] = "online"
+    import wandb
+
+    try:
+        if wandb.login(prompt=False):
+            return wandb.Api()
+    except Exception as error:
+        raise UserError(f"wandb: {error}") from None
+    raise UserError("wandb: not logged in: expected a key from `wandb login` or in WANDB_API_KEY")
+
+
+def known(api: Any, study: str) -> dict[str, Any]:
+    """The runs of a study that the server has, by id.
+
+    Raises:
+        UserError: the server does not answer.
+    """
+    try:
+        return {run.id: run for run in api.runs(PROJECT, filters={"group": study})}
+    except ValueError:  # no such project yet
+        return {}
+    except Exception as error:
+        raise UserError(f"wandb: {error}") from None
+
+
+def _ended(folder: StudyFolder) -> dict[str, Path]:
+    """The newest offline run of each part that has ended."""
+    parts = [*(trial_part(record.number) for record in folder.records()), SUMMARY]
+    runs = {part: offline_runs(folder.path, folder.identity["id"], part) for part in parts}
+    return {part: found[-1] for part, found in runs.items() if found}
+
+
+def _synced(run: Path) -> bool:
+    """Whether wandb has marked an offline run as uploaded."""
+    return any(run.glob("*.wandb.synced"))
+
+
+def _step(run: Any) -> int:
+    """The last step that the server has of a run."""
+    try:
+        return run.lastHistoryStep
+    except Exception as error:
+        raise UserError(f"wandb: {error}") from None

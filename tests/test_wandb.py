@@ -1,0 +1,183 @@
+"""What reaches wandb: while a study runs, later by `sync`, and as a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wandb_study
+from study_files import command, write
+from wandb_server import ENTITY, Server, serving
+
+from miras_search.folder import StudyFolder
+from miras_search.registry import CHOICES
+from miras_search.report.leaderboard import variant_of
+
+STUDY = Path(wandb_study.__file__)
+
+
+def process(words: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a process to its end without the login of whoever runs the tests."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    nobody = {
+        "NETRC": os.devnull,
+        "WANDB_CONFIG_DIR": environment.pop("home"),
+        "PYTHONWARNINGS": "",
+    }
+    return subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env=mine | nobody | environment,
+    )
+
+
+def run_study(folder: Path, mode: str, server: Server, cut: int, *overrides: str) -> None:
+    words = [sys.executable, str(STUDY), str(folder), str(cut), *overrides]
+    home = {"home": str(folder / "home"), "WANDB_DATA_DIR": str(folder / "data")}
+    done = process(words, WANDB_MODE=mode, **home, **server.environment)
+    assert done.returncode == 0, done.stderr
+
+
+def cli(folder: Path, server: Server, *words: str) -> subprocess.CompletedProcess[str]:
+    home = {"home": str(folder / "home"), "WANDB_DATA_DIR": str(folder / "data")}
+    return process(command(*words), WANDB_MODE="offline", **home, **server.environment)
+
+
+def check(server: Server, out: Path, summaries: list[int]) -> None:
+    """The server has what the records say, each run once and every point of it once."""
+    folder = StudyFolder(out)
+    study, records = folder.identity["id"], folder.records()
+    assert {*server.runs} == {f"{study}-trial-{r.number}" for r in records} | {f"{study}-summary"}
+    for record in records:
+        run = server.runs[f"{study}-trial-{record.number}"]
+        variant = variant_of(record)
+        assert run.group == study
+        assert run.upserts[0]["jobType"] == "trial"
+        assert run.upserts[0]["project"] == "miras-search"
+        assert run.exits[-1] == 0
+        told = run.config
+        assert [told[n] for n in CHOICES] == [str(c) for c in variant.choices().values()]
+        assert [told[f"{n}_kind"] for n in CHOICES] == [c.kind for c in variant.choices().values()]
+        assert told["lr"] == record.lr
+        assert told["memory_expansion" if variant.memory.kind == "mlp" else "chunk"] in (1, 4)
+        assert [line["_step"] for line in run.history] == [p.step for p in record.curve]
+        assert [line["score"] for line in run.history] == [p.score for p in record.curve]
+        assert [line["surprise/layer1/loss"] for line in run.history] == [1.5] * len(record.curve)
+        for line in run.history:
+            # Four of the five values are finite: two in the middle, one at each end.
+            shown = line["norm/layer1/histogram"]
+            assert [n for n in shown["values"] if n] == [1, 2, 1]
+            assert (shown["bins"][0], shown["bins"][-1]) == (1, 3)
+        assert run.summary["score"] == record.score
+        assert run.summary["test/accuracy"] == 0.25
+        assert run.summary["variant"]["_type"] == "table-file"
+        table = server.versions(f"run-{study}-trial-{record.number}-variant")[-1]
+        assert table["files"] == {"variant.table.json"}
+    summary = server.runs[f"{study}-summary"]
+    assert [line["_step"] for line in summary.history] == summaries
+    assert summary.config["space"] == folder.space.to_yaml()
+    assert summary.summary["leaderboard"]["nrows"] == len(records)
+    assert summary.summary["effects"]["nrows"] == 1
+    assert {"space.yaml", "recipe.yaml", "best.yaml"} <= summary.uploads
+    best = max(records, key=lambda record: record.score or 0)
+    model = server.versions(f"{study}-model")[-1]
+    assert model["artifactTypeName"] == "model"
+    assert model["files"] == {"model.safetensors", "model.yaml", "record.json"}
+    named = {alias["alias"] for alias in model["aliases"]}
+    assert named == {"latest", "best", f"trial-{best.number}"}
+    assert not server.unknown
+
+
+def test_online_runs_are_what_the_records_say_also_after_a_cut(tmp_path: Path) -> None:
+    """A trial that is cut off after a point goes on as the run that it was."""
+    write(tmp_path)
+    with serving() as server:
+        run_study(tmp_path, "online", server, -1, "wandb=auto", "trials=1")
+        check(server, tmp_path / "out", [1])
+        run_study(tmp_path, "online", server, 1, "wandb=auto", "trials=2")
+        study = StudyFolder(tmp_path / "out").identity["id"]
+        assert [line["_step"] for line in server.runs[f"{study}-trial-1"].history] == [2]
+        run_study(tmp_path, "online", server, -1, "wandb=auto", "trials=2")
+        check(server, tmp_path / "out", [1, 2])
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two trials that was run offline."""
+    folder = tmp_path_factory.mktemp("offline")
+    write(folder)
+    with serving() as server:
+        run_study(folder, "offline", server, -1, "wandb=offline", "trials=2", "lr=1e-3")
+        assert not server.runs
+    return folder
+
+
+def test_sync_and_report(offline: Path) -> None:
+    """Twice each: nothing is uploaded again, also if wandb's marks are lost, nor saved anew."""
+    out = offline / "out"
+    with serving() as server:
+        early = cli(offline, server, "wandb-report", str(out))
+        assert early.returncode == 2
+        assert f"miras-search sync {out}" in early.stderr or "wandb-workspaces" in early.stderr
+        done = cli(offline, server, "sync", str(out))
+        assert done.returncode == 0, done.stderr
+        assert "3 runs uploaded; 0 were there" in done.stdout
+        check(server, out, [2])
+        before = {name: (len(run.upserts), run.exits[:]) for name, run in server.runs.items()}
+        for mark in out.glob("wandb/*/*.synced"):
+            mark.unlink()
+        again = cli(offline, server, "sync", str(out))
+        assert again.returncode == 0, again.stderr
+        assert "0 runs uploaded; 3 were there" in again.stdout
+        assert before == {n: (len(run.upserts), run.exits) for n, run in server.runs.items()}
+        check(server, out, [2])
+        pytest.importorskip("wandb_workspaces")
+        for _ in range(2):
+            saved = cli(offline, server, "wandb-report", str(out))
+            assert saved.returncode == 0, saved.stderr
+        (report,) = server.reports.values()
+        assert saved.stdout.startswith(f"{server.url}/{ENTITY}/miras-search/reports/")
+        assert report["displayName"] == StudyFolder(out).identity["id"]
+        panels = [
+            panel
+            for block in json.loads(report["spec"])["blocks"]
+            if block["type"] == "panel-grid"
+            for panel in block["metadata"]["panelBankSectionConfig"]["panels"]
+        ]
+        (coordinates,) = [p for p in panels if p["viewType"] == "Parallel Coordinates Plot"]
+        columns = [column["accessor"] for column in coordinates["config"]["columns"]]
+        varied = {r.variant["memory"]["kind"] for r in StudyFolder(out).records()}
+        assert ("config:memory.value" in columns) == (len(varied) > 1)
+        assert columns[-2:] == ["config:lr.value", "summary:score"]
+        assert {"leaderboard", "effects"} <= set(json.dumps(panels).replace('"', " ").split())
+        assert not server.unknown
+
+
+def test_what_sync_cannot_do_is_one_message(offline: Path, tmp_path: Path) -> None:
+    """Without a login; from a server that refuses runs; of a study that is running."""
+    out = offline / "out"
+    for mark in out.glob("wandb/*/*.synced"):
+        mark.unlink()
+    with serving() as server:
+        server.refuses = "UpsertBucket"
+        refused = cli(offline, server, "sync", str(out))
+        running = StudyFolder(out).lock()
+        busy = cli(offline, server, "sync", str(out))
+        running.close()
+    assert not server.runs
+    nobody = process(command("sync", str(out)), home=str(tmp_path / "home"))
+    for done, told in (
+        (refused, f"error: {out}: wandb did not upload 3 of 3 runs: "),
+        (busy, f"error: {out}: another sweep is running in it"),
+        (nobody, "error: wandb: not logged in: expected a key from `wandb login`"),
+    ):
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith(told)
+        assert "Traceback" not in done.stderr
