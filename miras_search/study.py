@@ -205,7 +205,7 @@ class Study:
     def give_back(self, number: int) -> None:
         """Take back a trial that was lost with whoever ran it: it is asked for again."""
         lost = self._live.pop(number)
-        wandb_log.forget(self.folder.path, lost[0])
+        self._forget(lost[0])
         self._pending.append(lost)
 
     @CTRL_C.held()
@@ -296,6 +296,10 @@ class Study:
         self._budget = total_trials(self.space, self.recipe, self._repeats)
         self.publish()
 
+    def _forget(self, spec: TrialSpec) -> None:
+        """What a trial that runs again has logged so far."""
+        wandb_log.forget(self.folder.path, spec.study, wandb_log.trial_part(spec.number))
+
     def _take_up(self, study: optuna.Study) -> None:
         for old in study.get_trials(deepcopy=False):
             if SPEC not in old.user_attrs:
@@ -315,8 +319,7 @@ class Study:
                 continue
             trial = optuna.Trial(study, old._trial_id)
             if record is None:
-                part = wandb_log.trial_part(spec.number)
-                wandb_log.forget(self.folder.path, spec.study, part)
+                self._forget(spec)
                 self._pending.append((spec, trial))
             else:
                 self._live[spec.number] = (spec, trial)

@@ -37,7 +37,7 @@ def save_report(folder: StudyFolder) -> str:
         )
     entity = next(iter(runs.values())).entity
     try:
-        report = wr.Report(
+        report = wr.Report(  # pyright: ignore[reportPrivateImportUsage]
             project=PROJECT,
             entity=entity,
             title=study,
