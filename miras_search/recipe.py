@@ -236,7 +236,8 @@ class Recipe(BaseModel, frozen=True):
             plain["match"] = self.match.model_dump(exclude_none=True)
         plain["warm_start"] = [*self.warm_start]
         spelled = plain | {"task": self.task.to_dict(), "lr": self.lr.plain()}
-        return {name: spelled[name] for name in type(self).model_fields}
+        lists = {name: [*v] for name, v in spelled.items() if isinstance(v, tuple)}
+        return {name: (spelled | lists)[name] for name in type(self).model_fields}
 
     def to_yaml(self) -> str:
         """A file that `load` reads back as an equal recipe."""
@@ -250,8 +251,7 @@ class Recipe(BaseModel, frozen=True):
     def deciding(self) -> dict[str, Any]:
         """Plain values of the fields that decide the result of a trial."""
         running = {"name", "trials", "finalists", "seeds", "sampler", "warm_start", "pruner"}
-        running |= {"objectives"}
-        running |= {"executor", "address", "workers"}
+        running |= {"objectives", "executor", "address", "workers"}
         running |= {"accelerator", "wandb", "out", "compile", "recompute"}
         # Without `match` a study has the digest that it had before there was one.
         running |= {"match"} if self.match is None else set()

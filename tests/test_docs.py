@@ -80,7 +80,7 @@ def folder(tmp_path, monkeypatch):
     for name in ("spaces", "recipes", "docs", "tests", "constraints.txt", "Makefile"):
         (tmp_path / name).symlink_to(ROOT / name)
     note = "#!/bin/sh\nprintf '%s\\037' \"${0##*/}\" \"$@\" >> noted\nprintf '\\036' >> noted\n"
-    for program in ("miras-search", "python", "pip", "make", "ray", "sbatch"):
+    for program in ("miras-search", "python", "pip", "make", "ray", "sbatch", "wandb"):
         file = tmp_path / "programs" / program
         file.parent.mkdir(exist_ok=True)
         file.write_text(note)

@@ -78,7 +78,8 @@ def test_digest_covers_what_decides_a_result():
         "wandb": "disabled",
         "out": "x",
     }
-    for running in (other, other | {"compile": False, "recompute": True}):
+    seeking = {"objectives": ["score", "state_bytes"], "pruner": "none"}
+    for running in (other, other | {"compile": False, "recompute": True} | seeking):
         assert Recipe.from_dict({"task": "mqar"} | running).digest == base.digest
     changed = {
         "size": {"width": 128},
@@ -95,7 +96,7 @@ def test_digest_covers_what_decides_a_result():
     }
     digests = {Recipe.from_dict({"task": "mqar", name: v}).digest for name, v in changed.items()}
     assert len(digests | {base.digest}) == len(changed) + 1
-    assert {"task", *other, *changed} == {*Recipe.model_fields}
+    assert {"task", *other, *seeking, *changed} == {*Recipe.model_fields}
 
 
 def test_overrides_find_their_file(files):
