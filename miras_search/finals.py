@@ -82,9 +82,11 @@ def wanted(records: Iterable[TrialRecord], recipe: Recipe) -> dict[Run, TrialRec
     for record in ranked(records, recipe):
         if record.score is not None:
             leading.setdefault(record.digest, record)
-    layers = pareto.layers(pareto.losses([*leading.values()], recipe, recipe.objectives))
-    ordered = sorted(zip(layers, leading.values(), strict=True), key=lambda pair: pair[0])
-    chosen = [record for _, record in ordered[: recipe.finalists]]
+    done = [*leading.values()]
+    if len(recipe.objectives) > 1:
+        losses = pareto.losses(done, recipe, recipe.objectives)
+        done = [done[i] for i in pareto.leading(losses, recipe.finalists)]
+    chosen = done[: recipe.finalists]
     return {(r.digest, r.lr, seed): r for seed in seeds(recipe) for r in chosen}
 
 

@@ -26,14 +26,18 @@ def front(losses: ArrayLike) -> NDArray[np.bool_]:
     """[n], whether nothing is at least as good as a row of losses [n, objectives] in every one and
     better in one; equal rows share their fate, and a row with NaN is on no front."""
     points = np.asarray(losses, dtype=float)
+    is_on = np.zeros(len(points), dtype=bool)
     if not points.size:
-        return np.zeros(len(points), dtype=bool)
+        return is_on
     known = ~np.isnan(points).any(axis=1)
-    beaten = [
-        bool(((points[known] <= point).all(axis=1) & (points[known] < point).any(axis=1)).any())
-        for point in points
-    ]
-    return known & ~np.array(beaten, dtype=bool)
+    # In lexical order no row is beaten by a later one.
+    rows, of = np.unique(points[known], axis=0, return_inverse=True)
+    kept, found = np.zeros(len(rows), dtype=bool), rows[:0]
+    for i, row in enumerate(rows):
+        if not (found <= row).all(axis=1).any():
+            kept[i], found = True, np.vstack([found, row])
+    is_on[known] = kept[of.ravel()]
+    return is_on
 
 
 def fronts(records: Iterable[TrialRecord], recipe: Recipe) -> dict[int, list[str]]:
@@ -47,16 +51,18 @@ def fronts(records: Iterable[TrialRecord], recipe: Recipe) -> dict[int, list[str
     return found
 
 
-def layers(losses: ArrayLike) -> NDArray[np.int64]:
-    """[n], 0 for the front of losses [n, objectives], 1 for the front without it, and so on."""
+def leading(losses: ArrayLike, count: int) -> list[int]:
+    """The first `count` of the rows of losses [n, objectives]: those of the front, of the front
+    without them, and so on; in each of these, and of rows with NaN at the end, in their order."""
     points = np.asarray(losses, dtype=float)
-    found = np.zeros(len(points), dtype=np.int64)
+    found: list[int] = []
     left = np.arange(len(points))
-    while len(left):
+    while len(left) and len(found) < count:
         is_on = front(points[left])
-        left = left[~is_on] if is_on.any() else left[:0]  # rows with NaN come last
-        found[left] += 1
-    return found
+        taken = is_on if is_on.any() else ~is_on
+        found += left[taken].tolist()
+        left = left[~taken]
+    return found[:count]
 
 
 def weighed(losses: ArrayLike, rng: random.Random) -> NDArray[np.float64]:

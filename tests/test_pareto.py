@@ -62,18 +62,18 @@ def test_fronts_of_trials_by_cost(task):
     }
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 4)] * 2), min_size=1, max_size=12))
-def test_layers_peel_fronts_off(rows):
-    left, layer, expected = [*range(len(rows))], 0, {}
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 2), min_size=1, max_size=12), st.integers(0, 14))
+def test_the_leading_peel_fronts_off(rows, count):
+    left, expected = [*range(len(rows))], []
     while left:
         front = [i for i, on in zip(left, pareto.front([rows[i] for i in left]), strict=True) if on]
-        expected |= dict.fromkeys(front, layer)
-        left, layer = [i for i in left if i not in front], layer + 1
-    assert [*pareto.layers(rows)] == [expected[i] for i in range(len(rows))]
+        expected += front
+        left = [i for i in left if i not in front]
+    assert pareto.leading(rows, count) == expected[:count]
 
 
-def test_a_row_that_is_not_known_is_in_the_last_layer():
-    assert [*pareto.layers([[1, math.nan], [1, 1], [2, 2], [0, math.nan]])] == [2, 0, 1, 2]
+def test_a_row_that_is_not_known_comes_last():
+    assert pareto.leading([[1, math.nan], [1, 1], [2, 2], [0, math.nan]], 4) == [1, 2, 0, 3]
 
 
 @pytest.mark.parametrize("seed", range(5))
