@@ -8,7 +8,7 @@ from miras_search.errors import UserError
 from miras_search.registry import CHOICES
 from miras_search.report.leaderboard import variant_of
 from miras_search.wandb_log import PROJECT, SUMMARY, columns, run_id
-from miras_search.wandb_sync import connect, known
+from miras_search.wandb_sync import asking, connect, known
 
 if TYPE_CHECKING:
     from miras_search.folder import StudyFolder
@@ -36,22 +36,22 @@ def save_report(folder: StudyFolder) -> str:
             f"upload them first with miras-search sync {folder.path}"
         )
     entity = next(iter(runs.values())).entity
-    try:
-        report = wr.Report(  # pyright: ignore[reportPrivateImportUsage]
-            project=PROJECT,
-            entity=entity,
-            title=study,
-            description=f"{folder.recipe.task.metric} on {folder.recipe.task.kind}",
-            width="fluid",
-            blocks=_blocks(wr, folder, entity, _tables(runs.get(run_id(study, SUMMARY)))),
-        )
+    with asking():
+        names = _tables(runs.get(run_id(study, SUMMARY)))
+    report = wr.Report(  # pyright: ignore[reportPrivateImportUsage]
+        project=PROJECT,
+        entity=entity,
+        title=study,
+        description=f"{folder.recipe.task.metric} on {folder.recipe.task.kind}",
+        width="fluid",
+        blocks=_blocks(wr, folder, entity, names),
+    )
+    with asking():
         # The same report again, not another of the same name.
         for saved in api.reports(f"{entity}/{PROJECT}"):
             if saved.display_name == study:
                 report.id = saved.id
         return report.save().url
-    except Exception as error:
-        raise UserError(f"wandb: {error}") from None
 
 
 def _tables(summary: Any) -> list[str]:

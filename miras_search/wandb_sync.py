@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from miras_search.errors import UserError
 from miras_search.wandb_log import PROJECT, SUMMARY, offline_runs, run_id, trial_part
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from miras_search.folder import StudyFolder
@@ -61,6 +63,16 @@ def sync(folder: StudyFolder) -> Synced:
         lock.close()
 
 
+@contextmanager
+def asking() -> Iterator[None]:
+    """What the server or the way to it refuses, as a `UserError`: wandb raises errors of many
+    packages, so nothing but calls of wandb belongs in here."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"wandb: {error}") from None
+
+
 def connect() -> Any:
     """The public API of wandb.
 
@@ -71,11 +83,9 @@ def connect() -> Any:
     os.environ["WANDB_MODE"] = "online"
     import wandb
 
-    try:
+    with asking():
         if wandb.login(prompt=False):
             return wandb.Api()
-    except Exception as error:
-        raise UserError(f"wandb: {error}") from None
     raise UserError("wandb: not logged in: expected a key from `wandb login` or in WANDB_API_KEY")
 
 
@@ -85,12 +95,11 @@ def known(api: Any, study: str) -> dict[str, Any]:
     Raises:
         UserError: the server does not answer.
     """
-    try:
-        return {run.id: run for run in api.runs(PROJECT, filters={"group": study})}
-    except ValueError:  # no such project yet
-        return {}
-    except Exception as error:
-        raise UserError(f"wandb: {error}") from None
+    with asking():
+        try:
+            return {run.id: run for run in api.runs(PROJECT, filters={"group": study})}
+        except ValueError:  # no such project yet
+            return {}
 
 
 def _ended(folder: StudyFolder) -> dict[str, Path]:
@@ -107,7 +116,5 @@ def _synced(run: Path) -> bool:
 
 def _step(run: Any) -> int:
     """The last step that the server has of a run."""
-    try:
+    with asking():
         return run.lastHistoryStep
-    except Exception as error:
-        raise UserError(f"wandb: {error}") from None

@@ -19,6 +19,15 @@ chunk: 4
 heads: 2
 """
 
+MANY = """
+memory: [matrix, {kind: mlp, expansion: [1, 2]}]
+bias: [l2, {kind: lp, p: [1.5, 3, 4]}]
+retention: l2
+algorithm: [gd, momentum]
+heads: 2
+"""
+"""24 variants: at the two rates of `RECIPE` 48 points."""
+
 RECIPE = """\
 task:
   kind: mqar

@@ -16,7 +16,7 @@ from pathlib import Path
 import optuna
 import pytest
 from rich.console import Console
-from study_files import SPACE, Silent, command, results, run, write
+from study_files import MANY, SPACE, Silent, command, results, run, write
 
 from miras_search import samplers
 from miras_search.errors import UserError
@@ -69,15 +69,6 @@ def test_samplers_never_repeat_a_point_and_stop_when_there_is_none(
     with begin(tmp_path, f"sampler={sampler}", "trials=100") as study:
         asked = points(pretend(study))
     assert len(asked) == len(set(asked)) == 8
-
-
-MANY = """
-memory: [matrix, {kind: mlp, expansion: [1, 2]}]
-bias: [l2, {kind: lp, p: [1.5, 3, 4]}]
-retention: l2
-algorithm: [gd, momentum]
-heads: 2
-"""
 
 
 @pytest.mark.parametrize("sampler", samplers.names())

@@ -14,7 +14,7 @@ import study_samples
 from made_tables import RECIPE, additive, outcomes, pool
 from rich.console import Console
 from scipy.stats import norm, rankdata
-from study_files import write
+from study_files import MANY, write
 from test_search import ENDLESS, RANGE, SMALL, TWO, UNION
 
 from miras_search import samplers, warm_start
@@ -194,15 +194,6 @@ def answered(study: Study) -> list[TrialSpec]:
         found.write(study.folder.record_file(spec.number))
         study.tell(found)
     return specs
-
-
-MANY = """
-memory: [matrix, {kind: mlp, expansion: [1, 2]}]
-bias: [l2, {kind: lp, p: [1.5, 3, 4]}]
-retention: l2
-algorithm: [gd, momentum]
-heads: 2
-"""
 
 
 def begin(folder: Path, *overrides: str) -> Study:
