@@ -30,7 +30,7 @@ class StudyFolder:
 
     study.json, space.yaml and recipe.yaml say what was asked, warm_start.json what was known
     before; trials/<number>/ holds each trial's record and checkpoint; journal.log is Optuna's;
-    leaderboard.csv, best.yaml, best/, report.html and wandb/ are results.
+    leaderboard.csv, best.yaml, best/, report.html, figures/ and wandb/ are results.
     """
 
     path: Path
@@ -104,6 +104,11 @@ class StudyFolder:
     @property
     def report_file(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """Each figure of the report as <name>.svg, and what it shows as <name>.csv."""
+        return self.path / "figures"
 
     @property
     def best_file(self) -> Path:

@@ -20,6 +20,7 @@ import pytest
 import study_samples as samples
 from rich.console import Console
 
+from miras_search.recipe import Recipe
 from miras_search.registry import kinds
 from miras_search.report import equations, figures, svg, text
 from miras_search.report.differences import differences
@@ -279,10 +280,66 @@ def test_figures_are_well_formed_and_follow_the_page():
     assert len(ids) == len(set(ids))
 
 
+def test_each_figure_is_a_file_with_its_numbers(how, tmp_path):
+    records = samples.study(how)
+    folder = samples.folder(tmp_path / "study", how, records)
+    page = Page(write_report(folder).read_text())
+    linked = [address for address in page.addresses if address.startswith("figures/")]
+    assert sorted(linked) == sorted(f"figures/{file.name}" for file in folder.figures.iterdir())
+    for file in folder.figures.glob("*.svg"):
+        drawing = file.read_text()
+        ET.fromstring(drawing)
+        # Whatever reads it, there is no page that colours and fonts could come from.
+        assert not any(word in drawing for word in ("currentColor", "var(", "inherit"))
+    tables = {
+        file.stem: list(csv.DictReader(file.read_text().splitlines()))
+        for file in folder.figures.glob("*.csv")
+    }
+    entries = [entry for entry in best_per_variant(records, how) if entry.best.score is not None]
+    drawn = {(row["digest"], float(row["lr"]), float(row["score"])) for row in tables["variants"]}
+    shown = [record for entry in entries[: figures.ROWS] for record in entry.complete]
+    assert drawn == {(record.digest, record.lr, record.score) for record in shown}
+    best = [entry.best for entry in entries]
+    placed = [(row["digest"], int(row["parameters"])) for row in tables["parameters"]]
+    assert placed == [(record.digest, record.parameters) for record in best]
+    curve = [float(row["score"]) for row in tables["curves"] if row["rank"] == "2"]
+    assert curve == [point.score for point in best[1].curve]
+
+
+@pytest.mark.parametrize(
+    ("task", "sets"),
+    [
+        (
+            {
+                "kind": "mqar",
+                "pairs": 4,
+                "length": 64,
+                "evaluate_at": [[96, 4], [80, 4], [64, 8]],
+            },
+            {64: "test", 80: "80x4", 96: "96x4"},
+        ),
+        ({"kind": "bytes", "length": 64, "evaluate_at": [512]}, {64: "test", 512: "512"}),
+        (
+            {"kind": "needle", "length": 256, "depths": 2, "grid": True, "evaluate_at": [512]},
+            {256: "test", 512: "512"},
+        ),
+    ],
+)
+def test_score_against_length_is_that_of_sets_that_differ_in_length_alone(task, sets):
+    how = Recipe.from_dict(samples.recipe().to_dict() | {"task": task})
+    measured = {f"{split}/{how.task.metric}": i / 16 for i, split in enumerate(how.task.splits[1:])}
+    record = samples.record(0, samples.variants()[0], 0.5, how=how, metrics=measured)
+    drawn = figures.draw(best_per_variant([record], how), how)
+    (picture,) = [picture for picture in drawn if picture.name == "lengths"]
+    assert [(row["tokens"], row["score"]) for row in picture.data] == [
+        (length, measured[f"{split}/{how.task.metric}"]) for length, split in sets.items()
+    ]
+
+
 def test_a_name_in_a_figure_is_text():
     with svg.canvas(1) as figure:
         figure.add_subplot().set_title('<script>$\\frac$ & "x"')
-        found = ET.fromstring(svg.inline(figure, "a", '"<b>'))
+        found = ET.fromstring(svg.drawn(figure, "a", '"<b>'))
     assert any(element.text == '<script>$\\frac$ & "x"' for element in found.iter())
 
 
@@ -326,7 +383,7 @@ def check(source):
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert re.findall(r"script-src ([^;\"]*)\"", source) == [f"'sha256-{digest}'"]
     assert page.tags.count("script") == 1
-    assert all(a.startswith("#") or a == "data:," for a in page.addresses)
+    assert all(a.startswith(("#", "figures/")) or a == "data:," for a in page.addresses)
     assert "@import" not in source
     assert "url(http" not in source
     shown = " ".join(" ".join(page.text).split())

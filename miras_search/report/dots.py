@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from miras_search.report import marks, text
-from miras_search.report.svg import GRID, INK, PAGE, SERIES, canvas, inline
+from miras_search.report.svg import GRID, INK, PAGE, SERIES, canvas, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class Row:
 
 
 def draw(name: str, title: str, rows: Sequence[Row], axis: str, levels: Mapping[str, float]) -> str:
-    """Rows from top to bottom: a label takes the whole width, so a phone can show it."""
+    """An SVG of rows from top to bottom: a label takes the whole width, so a phone can show it."""
     labels = [text.wrapped(row.label.strip(), 60) for row in rows]
     height = sum(_height(row, label) for row, label in zip(rows, labels, strict=True))
     with canvas(height + 0.65) as figure:
@@ -62,7 +62,7 @@ def draw(name: str, title: str, rows: Sequence[Row], axis: str, levels: Mapping[
                     axes.plot(ends, [line] * 2, color=SERIES[0], marker="|", linewidth=1.4)
                 axes.plot([row.best], [line], **look)
         marks.draw_levels(axes, levels, vertical=True)
-        return inline(figure, name, title)
+        return drawn(figure, name, title)
 
 
 def _height(row: Row, label: str) -> float:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from miras_search import pareto
+from miras_search.record import write_whole
 from miras_search.registry import CHOICES
 from miras_search.report import dots, marks, text
 from miras_search.report.leaderboard import label, shared_choices
-from miras_search.report.svg import MARKERS, MUTED, PAGE, SERIES, canvas, hover, inline
+from miras_search.report.svg import MARKERS, MUTED, PAGE, SERIES, canvas, drawn, hover, on_page
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from matplotlib.figure import Figure
 
@@ -38,11 +42,43 @@ AXES: dict[str, tuple[str, Callable[[float], str]]] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with what stands above and below it."""
+    """A figure with what stands above and below it, and the numbers that it shows."""
 
+    name: str
+    """Of its files, and of what is in it."""
     title: str
     caption: str
-    svg: str
+    drawing: str
+    """An `<svg>` element that stands alone."""
+    data: Sequence[Mapping[str, Any]]
+    """A row for each mark; all have the same columns."""
+
+    @property
+    def svg(self) -> str:
+        """The drawing as part of a page."""
+        return on_page(self.drawing)
+
+    def write(self, folder: Path) -> None:
+        """Write the drawing as `<name>.svg` and the numbers as `<name>.csv`."""
+        table = io.StringIO()
+        writer = csv.DictWriter(table, [*self.data[0]], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.data)
+        write_whole(folder / f"{self.name}.svg", self.drawing)
+        write_whole(folder / f"{self.name}.csv", table.getvalue())
+
+
+@dataclass(frozen=True)
+class Along:
+    """What lies along the x axis of lines."""
+
+    column: str
+    """Of the numbers."""
+    words: str
+    told: Callable[[float], str] | None = None
+    """How a value is named where the axis is logarithmic."""
+    validation: bool = True
+    """Whether scores are those of the validation set, and its levels theirs."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +91,12 @@ class Scores:
     @property
     def axis(self) -> str:
         """The words along an axis of scores."""
-        name = self.recipe.task.metric.replace("_", " ")
-        return f"validation {name} ({text.better(self.recipe)})"
+        return f"validation {self.metric}"
+
+    @property
+    def metric(self) -> str:
+        """What is measured, and which values of it are better."""
+        return f"{self.recipe.task.metric.replace('_', ' ')} ({text.better(self.recipe)})"
 
     @property
     def levels(self) -> dict[str, float]:
@@ -75,7 +115,7 @@ def draw(entries: Sequence[Entry], recipe: Recipe) -> list[Picture]:
     scores = Scores(scored, recipe)
     if not scored:
         return []
-    several = (curves, by_variant, by_choice, by_rate)
+    several = (curves, by_variant, by_choice, by_rate, by_length)
     single = [picture for maker in several if (picture := maker(scores)) is not None]
     return single + by_cost(scores)
 
@@ -90,8 +130,14 @@ def by_variant(scores: Scores) -> Picture | None:
     caption = "Filled: the best trial of a variant. Hollow: its other trials."
     if len(scores.entries) > ROWS:
         caption += f" The first {ROWS} of {len(scores.entries)} variants."
-    svg = dots.draw("variants", "Score of each variant", rows, scores.axis, scores.levels)
-    return Picture("Score of each variant", caption, svg)
+    data = [
+        named(rank, entry) | {"lr": record.lr, "seed": record.seed, "score": record.score}
+        for rank, entry in enumerate(shown, start=1)
+        for record in entry.complete
+    ]
+    title = "Score of each variant"
+    drawing = dots.draw("variants", title, rows, scores.axis, scores.levels)
+    return Picture("variants", title, caption, drawing, data)
 
 
 def intervals(outcome: Standing, entries: Sequence[Entry], recipe: Recipe) -> Picture:
@@ -108,64 +154,77 @@ def intervals(outcome: Standing, entries: Sequence[Entry], recipe: Recipe) -> Pi
         for finalist in outcome.finalists
     ]
     caption = "Filled: the mean, with its 95 % interval. Hollow: the runs, one a seed."
-    svg = dots.draw("finals", "Finals", rows, scores.axis, scores.levels)
-    return Picture("Means over new seeds", caption, svg)
+    data = [
+        {"rank": rank, "variant": label(finalist.variant), "seed": run.seed, "score": run.score}
+        | {"mean": finalist.mean, "margin": finalist.margin}
+        for rank, finalist in enumerate(outcome.finalists, start=1)
+        for run in finalist.runs
+    ]
+    drawing = dots.draw("finals", "Finals", rows, scores.axis, scores.levels)
+    return Picture("finals", "Means over new seeds", caption, drawing, data)
 
 
 def by_choice(scores: Scores) -> Picture | None:
     """Best scores by what was chosen on each axis that was searched."""
     rows: list[dots.Row] = []
+    data: list[dict[str, Any]] = []
     for axis in CHOICES:
         groups = _choices(scores.entries, axis)
         if len(groups) > 1:
             rows.append(dots.Row(axis))
-            rows += [dots.Row(f"    {c}", found[1:], found[0]) for c, found in groups.items()]
+            for choice, found in groups.items():
+                rows.append(dots.Row(f"    {choice}", found[1:], found[0]))
+                data += [{"axis": axis, "choice": choice, "score": score} for score in found]
     if not rows:
         return None
-    svg = dots.draw("choices", "Score by choice", rows, scores.axis, scores.levels)
+    drawing = dots.draw("choices", "Score by choice", rows, scores.axis, scores.levels)
     caption = (
         "Each dot is the best trial of one variant, filled for the best variant with that choice. "
         "Variants in a row differ in their other choices as well: a hint, not an effect."
     )
-    return Picture("Score by choice", caption, svg)
+    return Picture("choices", "Score by choice", caption, drawing, data)
 
 
 def curves(scores: Scores) -> Picture | None:
     """Validation score against step, for the best variants."""
-    best = [entry.best for entry in scores.entries[: len(SERIES)]]
-    points = [[(float(p.step), p.score) for p in r.curve if math.isfinite(p.score)] for r in best]
-    if not any(len(line) > 1 for line in points):
-        return None
-
-    def fill(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        axes.set(xlabel="step", ylabel=_wrapped(scores.axis))
-        _series(figure, points, scores, "best")
-        marks.draw_levels(axes, scores.levels, vertical=False)
-
+    lines = [
+        [(point.step, point.score) for point in entry.best.curve]
+        for entry in scores.entries[: len(SERIES)]
+    ]
     caption = "The best trial of each of the best variants, on the validation set as it trained."
-    return _picture("curves", "Learning curves", caption, 2.7 + 0.16 * len(best), fill)
+    return _lines("curves", "Learning curves", caption, scores, Along("step", "step"), lines)
 
 
 def by_rate(scores: Scores) -> Picture | None:
     """Score against peak learning rate, for the best variants."""
-    best = scores.entries[: len(SERIES)]
-    points = [sorted((record.lr, _score(record)) for record in entry.complete) for entry in best]
-    if len({lr for line in points for lr, _ in line}) < 2:
-        return None
-
-    def fill(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        axes.set(xlabel="peak learning rate (log scale)", ylabel=_wrapped(scores.axis))
-        _series(figure, points, scores, "all")
-        marks.draw_levels(axes, scores.levels, vertical=False)
-        marks.log_axis(axes, {lr for line in points for lr, _ in line}, text.rate)
-
+    lines = [
+        sorted((record.lr, _score(record)) for record in entry.complete)
+        for entry in scores.entries[: len(SERIES)]
+    ]
     caption = (
         "Completed trials of the best variants. A best score at the edge of the rates "
         "tried may not be the best that the variant can do."
     )
-    return _picture("rates", "Score against learning rate", caption, 2.7 + 0.16 * len(best), fill)
+    along = Along("lr", "peak learning rate (log scale)", text.rate)
+    return _lines("rates", "Score against learning rate", caption, scores, along, lines)
+
+
+def by_length(scores: Scores) -> Picture | None:
+    """Score on held-out examples of other lengths, for the best variants."""
+    task = scores.recipe.task
+    sets = [(length, f"{split}/{task.metric}") for split, length in task.at_lengths.items()]
+    best = [entry.best.metrics for entry in scores.entries[: len(SERIES)]]
+    lines = [
+        [(length, found[name]) for length, name in sorted(sets) if name in found] for found in best
+    ]
+    caption = (
+        f"The best trial of each of the best variants, trained at {_or(task.train_lengths)} tokens "
+        "and not chosen by these."
+    )
+    along = Along(
+        "tokens", "tokens of an example (log scale)", lambda x: f"{round(x):,}", validation=False
+    )
+    return _lines("lengths", "Score against length", caption, scores, along, lines)
 
 
 def by_cost(scores: Scores) -> list[Picture]:
@@ -219,38 +278,84 @@ def _against(scores: Scores, cost: str) -> Picture | None:
     )
     if cost == "seconds":
         caption += " Time is of this machine, with whatever ran beside the trial."
-    return _picture(cost, f"Score against {words}", caption, 2.9, fill)
+    data = [
+        named(ranks[entry.best.digest], entry)
+        | {
+            "memory": entry.variant.memory.kind,
+            cost: getattr(entry.best, cost),
+            "score": entry.best.score,
+            "front": on,
+        }
+        for entry, on in zip(entries, on_front, strict=True)
+    ]
+    title = f"Score against {words}"
+    return Picture(cost, title, caption, _drawn(cost, title, 2.9, fill), data)
 
 
-def _picture(
-    name: str, title: str, caption: str, height: float, fill: Callable[[Figure], None]
-) -> Picture:
+def named(rank: int, entry: Entry) -> dict[str, Any]:
+    """The first columns of numbers that are about a variant."""
+    return {"rank": rank, "variant": entry.label(), "digest": entry.best.digest}
+
+
+def _drawn(name: str, title: str, height: float, fill: Callable[[Figure], None]) -> str:
     with canvas(height) as figure:
         fill(figure)
-        return Picture(title, caption, inline(figure, name, title))
+        return drawn(figure, name, title)
 
 
-def _series(
-    figure: Figure, lines: list[list[tuple[float, float]]], scores: Scores, marked: str
-) -> None:
-    """A line for each of the best variants, with ranks and names below."""
+def _lines(
+    name: str,
+    title: str,
+    caption: str,
+    scores: Scores,
+    along: Along,
+    lines: Sequence[Sequence[tuple[float, float]]],
+) -> Picture | None:
+    """A line of (x, score) for each of the best variants, with ranks and names below.
+
+    Nothing where all have one x.
+    """
+    lines = [[point for point in line if math.isfinite(point[1])] for line in lines]
+    reached = {x for line in lines for x, _ in line}
+    if len(reached) < 2:
+        return None
     labels = scores.labels()
-    axes = figure.axes[0]
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
-    # The best last, so that it lies on top.
-    for i in reversed(range(len(lines))):
-        if lines[i]:
-            axes.plot(
-                *zip(*lines[i], strict=True),
-                color=SERIES[i],
-                marker=MARKERS[i],
-                markeredgecolor=PAGE,
-                markeredgewidth=0.6,
-                label=text.wrapped(labels[i], 62),
-            )
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], names[::-1], loc="outside lower left")
+
+    def fill(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axis = scores.axis if along.validation else scores.metric
+        axes.set(xlabel=along.words, ylabel=_wrapped(axis))
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        # The best last, so that it lies on top.
+        for i in reversed(range(len(lines))):
+            if lines[i]:
+                axes.plot(
+                    *zip(*lines[i], strict=True),
+                    color=SERIES[i],
+                    marker=MARKERS[i],
+                    markeredgecolor=PAGE,
+                    markeredgewidth=0.6,
+                    label=text.wrapped(labels[i], 62),
+                )
+        handles, names = axes.get_legend_handles_labels()
+        figure.legend(handles[::-1], names[::-1], loc="outside lower left")
+        if along.told is not None:
+            marks.log_axis(axes, reached, along.told)
+        if along.validation:
+            marks.draw_levels(axes, scores.levels, vertical=False)
+
+    data = [
+        named(rank, entry) | {along.column: x, "score": score}
+        for rank, (entry, line) in enumerate(zip(scores.entries, lines, strict=False), start=1)
+        for x, score in line
+    ]
+    drawing = _drawn(name, title, 2.7 + 0.16 * len(lines), fill)
+    return Picture(name, title, caption, drawing, data)
+
+
+def _or(numbers: Sequence[int]) -> str:
+    return " or ".join(f"{number:,}" for number in numbers)
 
 
 def _score(record: TrialRecord) -> float:

@@ -41,7 +41,7 @@ COUNTED = 20_000
 
 
 def write_report(folder: StudyFolder) -> Path:
-    """Write report.html from what lies in the folder, and say where it is.
+    """Write report.html and figures/ from what lies in the folder, and say where the page is.
 
     Raises:
         UserError: the folder's space or recipe cannot be read.
@@ -51,6 +51,10 @@ def write_report(folder: StudyFolder) -> Path:
     outcome = finals.standing(records, recipe)
     best = finals.winner(records, recipe)
     winner = Entry(variant_of(best), (best,)) if best else None
+    intervals = figures.intervals(outcome, entries, recipe) if outcome else None
+    pictures = figures.draw(entries, recipe)
+    for picture in [*pictures, *([intervals] if intervals else [])]:
+        picture.write(folder.figures)
     script = files("miras_search.report").joinpath("sort.js").read_text()
     page = (
         _environment()
@@ -71,13 +75,13 @@ def write_report(folder: StudyFolder) -> Path:
             caveats=text.caveats(entries, recipe, outcome),
             outcome=outcome,
             found=text.finals(outcome) if outcome else [],
-            intervals=figures.intervals(outcome, entries, recipe) if outcome else None,
+            intervals=intervals,
             matched=text.matched(entries, recipe),
             levels=_levels(recipe),
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),
             differences=differences(entries, recipe),
-            figures=figures.draw(entries, recipe),
+            figures=pictures,
             foretelling=text.foretelling(records),
             trials=rows(records, recipe),
             failures=_failures(records),

@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG that lives inside a page: its fonts, its colours, light and dark.
+"""Matplotlib figures as SVG: alone, or in a page with its fonts and colours, light and dark.
 
 Colours that should follow the page are drawn as the placeholders below and replaced in the
 finished text, because matplotlib has no notion of a colour that is decided later.
@@ -81,12 +81,13 @@ def canvas(height: float) -> Iterator[Figure]:
 
 def hover(dots: PathCollection, words: Sequence[str]) -> None:
     """What a browser shows of each dot under the mouse."""
-    # Matplotlib knows links and no titles; `inline` makes the one of the other.
+    # Matplotlib knows links and no titles; `drawn` makes the one of the other.
     dots.set_urls([_HOVER + quote(told) for told in words])
 
 
-def inline(figure: Figure, name: str, label: str) -> str:
-    """An `<svg>` element whose ids begin with `name`; `label` is what a screen reader says."""
+def drawn(figure: Figure, name: str, label: str) -> str:
+    """An `<svg>` element that stands alone, whose ids begin with `name`; the same figure gives the
+    same text. `label` is what a screen reader says."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -107,11 +108,15 @@ def inline(figure: Figure, name: str, label: str) -> str:
         text,
         flags=re.DOTALL,
     )
+    return re.sub(r'((?: id=|href=)"#?|url\(#)', rf"\1{name}-", text).strip() + "\n"
+
+
+def on_page(text: str) -> str:
+    """What was `drawn`, in the fonts and the colours of the page that it is put in."""
     text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
-    text = re.sub(r'((?: id=|href=)"#?|url\(#)', rf"\1{name}-", text)
     for placeholder, colour in _PAGE_COLOURS.items():
         text = text.replace(placeholder, colour)
-    return text.strip()
+    return text
 
 
 def write(figure: Figure, file: Path) -> None:

@@ -95,6 +95,12 @@ class Task(Component):
         return ()
 
     @property
+    def at_lengths(self) -> dict[str, int]:
+        """Held-out sets that differ in the length of their examples alone, and their tokens; empty
+        for a task that is not asked at several lengths."""
+        return {}
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Every name that `dataset` takes."""
         return ("train", "validation", "test", *self.evaluations)
@@ -148,6 +154,10 @@ class AtLengths(Task):
     @property
     def evaluations(self) -> tuple[str, ...]:
         return tuple(map(str, self.evaluate_at))
+
+    @property
+    def at_lengths(self) -> dict[str, int]:
+        return {split: self.length_of(split) for split in ("test", *map(str, self.evaluate_at))}
 
     def length_of(self, split: str) -> int:
         """Tokens of an example of one of `splits`."""

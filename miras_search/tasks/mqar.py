@@ -150,6 +150,12 @@ class Mqar(Task):
     def evaluations(self) -> tuple[str, ...]:
         return tuple(f"{length}x{pairs}" for length, pairs in self.evaluate_at)
 
+    @property
+    def at_lengths(self) -> dict[str, int]:
+        """Those with as many pairs as the test."""
+        shapes = {split: self.shape(split) for split in ("test", *self.evaluations)}
+        return {split: length for split, (length, pairs) in shapes.items() if pairs == self.pairs}
+
     def shape(self, split: str) -> tuple[int, int]:
         """Tokens and pairs of an example of a split; of "train", those of the main set."""
         self.check_split(split)

@@ -61,9 +61,10 @@ def check_examples(task: Task, split: str, seed: int) -> None:
             )
         return
     expected = {task.length} if split not in task.evaluations else lengths
+    expected = {task.at_lengths[split]} if split in task.at_lengths else expected
     assert len(lengths) == 1 == len(lengths & expected), (
         f"examples of {split} have lengths {sorted(lengths)}: expected one, {task.length} unless "
-        "it is a further evaluation"
+        "it is a further evaluation, and what `at_lengths` says of it"
     )
 
 
