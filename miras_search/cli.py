@@ -279,9 +279,12 @@ def _simulate(options: Any) -> int:
 
 
 def _plan(options: Any) -> int:
+    from rich.console import Console
+
     from miras_search import reach
     from miras_search.estimate import seconds
     from miras_search.recipe import load_pair
+    from miras_search.report.costs import print_costs
     from miras_search.study import total_finals, total_trials
 
     space, recipe = load_pair(options.space, options.recipe, options.overrides)
@@ -307,46 +310,8 @@ def _plan(options: Any) -> int:
     if facts["finals"]:
         print(f"then {facts['finals']} of the finals, on {recipe.seeds} new seeds")
     print(f"about {_duration(facts['seconds'])} on this machine, from a few timed steps")
-    _print_costs(space, recipe)
+    print_costs(space, recipe, Console())
     return 0
-
-
-def _print_costs(space: Space, recipe: Recipe) -> None:
-    """What variants cost, and how far apart they are or from what they shall have alike."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from miras_search import reach
-    from miras_search.plan import plan
-    from miras_search.report import text
-
-    task, match = recipe.task, recipe.match
-    shown = reach.sample(space, recipe, SHOWN)
-    sizes = [own.size for _, own in shown]
-    plans = [plan(v, own.size, task.vocabulary, task.length, task.readout) for v, own in shown]
-    columns = {
-        "variant": [str(v) for v, _ in shown],
-        "parameters": [f"{p.parameters:,}" for p in plans],
-        "state bytes": [f"{p.state_bytes:,}" for p in plans],
-        "FLOPs/token": [f"{p.flops_per_token:,}" for p in plans],
-        "lowering": [p.lowering for p in plans],
-    }
-    if match is not None:
-        columns |= {
-            "width": [str(size.width) for size in sizes],
-            "mlp": [f"{size.mlp:g}" for size in sizes],
-            "off": [text.share(match.deviation_of(p)) for p in plans],
-        }
-    table = Table(*columns)
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*row)
-    Console().print(table)
-    if match is not None:
-        print(f"every variant has {match}: off is by how much")
-    most, least = (f(p.parameters for p in plans) for f in (max, min))
-    if most > 1.01 * least and (match is None or match.quantity != "params"):
-        told = f"parameters are not matched: the largest variant has {most / least - 1:.0%} more"
-        print(told if match else f"{told}; match.params=N gives all as many")
 
 
 def _show(options: Any) -> int:

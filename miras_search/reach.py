@@ -36,6 +36,14 @@ def count(space: Space, recipe: Recipe) -> int:
     return space.size if recipe.match is None else len(_every(space, recipe))
 
 
+def left_out(space: Space, recipe: Recipe) -> str | None:
+    """How many variants cannot have what `match` says; None if all can, or it takes too long."""
+    if recipe.match is None or uncountable(space, recipe) is not None:
+        return None
+    short = space.size - count(space, recipe)
+    return f"{short} of {space.size} variants cannot have {recipe.match}" if short else None
+
+
 def sample(space: Space, recipe: Recipe, most: int) -> list[tuple[Variant, Recipe]]:
     """Some distinct variants, drawn at random if there are more, each with its own recipe."""
     if uncountable(space, recipe) is not None:

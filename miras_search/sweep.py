@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from miras_search import wandb_log
+from miras_search import reach, wandb_log
 from miras_search.errors import UserError
 from miras_search.executor import check_cluster, set_up_ray
 from miras_search.folder import StudyFolder
@@ -33,7 +33,10 @@ def sweep(space: Space, recipe: Recipe, console: Console) -> StudyFolder:
     preflight(recipe)
     study = Study.begin(space, recipe)
     with study:
-        for line in study.told_of_sources():
+        told = study.told_of_sources()
+        if short := reach.left_out(space, recipe):
+            told.append(f"{short} and are left out: miras-search plan says why")
+        for line in told:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
         before = len(study.records)
         try:

@@ -26,6 +26,7 @@ from miras_search.errors import nearest
 from miras_search.pruning import PRUNERS
 from miras_search.record import write_whole
 from miras_search.report import text
+from miras_search.report.leaderboard import plain_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,7 +118,7 @@ def _print(
         f"looked best, by one trial of each, as for {ceiling:.1%} of searches of every point.",
         highlight=False,
     )
-    shown = _table("method", "rank", "regret", "a proposal")
+    shown = plain_table("method", ("rank", "regret", "a proposal"))
     at = early(outcomes) - 1
     for name, own in curves.items():
         line = own["trials"]
@@ -142,7 +143,8 @@ def _print_costs(
     """How many searches have met the event early and at the end, and what `share` of them costs."""
     to, of = f"to {share:.1%}", f"of {YARDSTICK}'s"
     at = early(outcomes)
-    shown = _table(event, f"after {at}", "at the end", f"trials {to}", of, f"time {to}", of)
+    names = (f"after {at}", "at the end", f"trials {to}", of, f"time {to}", of)
+    shown = plain_table(event, names)
     for name, own in curves.items():
         line = getattr(own["trials"], event)
         cells = [f"{line[at - 1]:.1%}", f"{line[-1]:.1%} of {len(line)}"]
@@ -156,22 +158,11 @@ def _print_costs(
     console.print(shown)
 
 
-def _table(first: str, *others: str) -> Any:
-    from rich import box
-    from rich.table import Table as Shown
-
-    shown = Shown(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    shown.add_column(first)
-    for name in others:
-        shown.add_column(name, justify="right")
-    return shown
-
-
 def _print_improvement(outcomes: Outcomes, found: Mapping[str, Replays], console: Console) -> None:
     """Each sampler against each other."""
     worth = {name: worth_early(outcomes, own) for name, own in found.items()}
     first = f"better for {early(outcomes)} trials' steps"
-    shown = _table(first, *(f"than {name}" for name in worth))
+    shown = plain_table(first, (f"than {name}" for name in worth))
     for name, ours in worth.items():
         cells = []
         for other, theirs in worth.items():

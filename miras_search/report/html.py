@@ -10,7 +10,7 @@ from collections import defaultdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from miras_search import finals
+from miras_search import finals, reach
 from miras_search.record import write_whole
 from miras_search.report import continual, equations, figures, text
 from miras_search.report.differences import differences
@@ -156,6 +156,8 @@ def _asked(space: Space, recipe: Recipe, matched: str | None) -> dict[str, str]:
         variants = f"{space.size:,} distinct and feasible, of {space.combinations:,} combinations"
     else:
         variants = f"{space.combinations:,} combinations"
+    if short := reach.left_out(space, recipe):
+        variants += f"; {short} and were left out"
     training = f"{recipe.steps:,} steps of {recipe.batch} x "
     training += " or ".join(map(str, task.train_lengths)) + " tokens"
     if len(task.train_lengths) == 1:

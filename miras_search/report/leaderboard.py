@@ -235,18 +235,29 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     console.print(Text("\n".join([*told, *text.caveats(entries, recipe, outcome)])))
 
 
-def variants_table(entries: Sequence[Entry], shared: Iterable[str], width: int) -> Table:
-    """Distinct variants as rows, without the side choices in `shared`, on `width` columns."""
+def plain_table(
+    named: str, numbers: Iterable[str], *, first: str | None = None, title: str | None = None
+) -> Table:
+    """A table without rows: perhaps a narrow column, then a wide one of names, then numbers."""
     from rich import box
     from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
+    if first is not None:
+        table.add_column(first, justify="right", no_wrap=True)
+    table.add_column(named, ratio=1, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def variants_table(entries: Sequence[Entry], shared: Iterable[str], width: int) -> Table:
+    """Distinct variants as rows, without the side choices in `shared`, on `width` columns."""
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("#", justify="right")
-    table.add_column("variant", ratio=1, overflow="fold")
     own = ("width", "mlp") if sizes_differ(entries) else ()
-    for name in ("score", "test", "lr", *own, "params", "state", "trials", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = ("score", "test", "lr", *own, "params", "state", "trials", "time")
+    table = plain_table("variant", numbers, first="#")
     for i, entry in enumerate(entries, start=1):
         best = entry.best
         cells = [
@@ -272,15 +283,9 @@ def finals_table(
     found_by: Sequence[Sequence[str]] | None = None,
 ) -> Table:
     """The finalists, best mean first, and the studies that each is of, if there are several."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title="Finals")
-    table.add_column("", no_wrap=True)
-    table.add_column("variant", ratio=1, overflow="fold")
-    for name in ("mean", "95 %", "P(first better)"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table("variant", ("mean", "95 %", "P(first better)"), first="", title="Finals")
     if found_by is not None:
         table.add_column("study", overflow="fold")
     for i, finalist in enumerate(outcome.finalists):

@@ -1,0 +1,76 @@
+"""Finals from a real sweep: who runs again, on what, and what a resumed study adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from study_files import run, write
+
+from miras_search import finals
+from miras_search.folder import StudyFolder
+from miras_search.record import TrialRecord
+
+
+def sweep(files: tuple[str, str], out: Path, *overrides: str) -> list[TrialRecord]:
+    done = run("sweep", *files, f"out={out}", "workers=2", *overrides)
+    assert done.returncode == 0, done.stderr
+    return StudyFolder(out).records()
+
+
+def leaders(records: list[TrialRecord], count: int) -> list[tuple[str, float]]:
+    """The leading variants of a search for accuracy, each with its best rate; ties by number."""
+    best: dict[str, tuple[float, int, float]] = {}
+    for r in records:
+        if r.phase == "search" and r.score is not None:
+            best[r.digest] = min(best.get(r.digest, (1.0, 0, 0.0)), (-r.score, r.number, r.lr))
+    order = sorted(best, key=lambda digest: best[digest])
+    return [(digest, best[digest][2]) for digest in order[:count]]
+
+
+@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_leaders_run_again_on_the_same_new_seeds(tmp_path: Path, executor: str) -> None:
+    files, out = write(tmp_path), tmp_path / "out"
+    how = ("steps=20", f"executor={executor}")
+    first = sweep(files, out, *how, "finalists=2", "seeds=3")
+    runs = [(r.digest, r.lr, r.seed) for r in first if r.phase == "finals"]
+    new = {seed for *_, seed in runs}
+    assert len(new) == 3
+    assert 0 not in new  # that of the search
+    assert sorted(runs) == sorted((*leader, seed) for leader in leaders(first, 2) for seed in new)
+    assert [r.phase for r in first] == ["search"] * 8 + ["finals"] * 6
+
+    # More of both: what was run stays as it was, and only what is missing is added.
+    more = sweep(files, out, *how, "finalists=3", "seeds=4")
+    assert more[: len(first)] == first
+    runs = [(r.digest, r.lr, r.seed) for r in more if r.phase == "finals"]
+    seeds = {seed for *_, seed in runs}
+    assert new < seeds
+    assert len(seeds) == 4
+    assert len(runs) == len({*runs}) == 12
+    assert {*runs} == {(*leader, seed) for leader in leaders(more, 3) for seed in seeds}
+
+    # The winner is the first of the finals, by its mean; best/ is one of its runs.
+    scores: dict[str, list[float]] = {}
+    for record in more:
+        if record.phase == "finals":
+            scores.setdefault(record.digest, []).append(record.score)
+    winner = finals.winner(more, StudyFolder(out).recipe)
+    assert winner is not None
+    assert winner.phase == "finals"
+    assert mean(scores[winner.digest]) == max(map(mean, scores.values()))
+    assert winner.score == max(scores[winner.digest])
+    shown = run("show", str(out / "best.yaml"))
+    assert winner.digest in shown.stdout
+
+
+def test_finals_are_those_of_a_study_that_was_never_cut(tmp_path: Path) -> None:
+    files = write(tmp_path)
+    how = ("steps=20", "finalists=2", "workers=1")
+    whole = sweep(files, tmp_path / "whole", *how)
+    sweep(files, tmp_path / "parts", "steps=20", "workers=1")
+    parts = sweep(files, tmp_path / "parts", *how)
+    assert [(r.digest, r.lr, r.seed, r.phase, r.score) for r in parts] == [
+        (r.digest, r.lr, r.seed, r.phase, r.score) for r in whole
+    ]
