@@ -154,6 +154,19 @@ def test_what_cannot_be_matched_is_refused_before_anything_is_written(tmp_path, 
     assert "match" in str(caught.value)
 
 
+def test_a_sweep_tells_how_many_variants_it_leaves_out(tmp_path):
+    # The deep memory alone begins with 8 x 32 + 32 x 32 + 32 x 32 + 32 x 8 parameters: 2,560.
+    space = "memory: [matrix, {kind: mlp, depth: 4}]\nbias: l2\nretention: none\nalgorithm: gd\n"
+    files = write(tmp_path, space + "chunk: 8\nheads: 1\n", RECIPE + "match: {params: 2500}\n")
+    folder = tmp_path / "out"
+    done = run("sweep", *files, f"out={folder}", "lr=1e-3", "steps=1", "evaluate=1")
+    assert done.returncode == 0, done.stderr
+    assert len(StudyFolder(folder).records()) == 1
+    told = "1 of 2 variants cannot have 2,500 parameters within 1%"
+    assert f"{told} and are left out" in done.stdout
+    assert f"{told} and were left out" in (folder / "report.html").read_text()
+
+
 def test_a_matched_sweep_gives_each_variant_its_size(tmp_path):
     folder = tmp_path / "out"
     files = write(tmp_path, SPACE, RECIPE + "match: {params: 3000}\n")
