@@ -131,12 +131,6 @@ class Study:
         """Of these, how many are of the search."""
         return self.asked - len(self._finals)
 
-    @property
-    def _repeats(self) -> int:
-        """Trials of points that others had with another seed: a study that was merged has such."""
-        searched = [record for record in self.records if record.phase == "search"]
-        return len(searched) - len({(record.digest, record.lr) for record in searched})
-
     @CTRL_C.held()
     def ask(self) -> TrialSpec | None:
         """The next trial to run: None while there is none, and for good if no trial is running.
@@ -293,7 +287,7 @@ class Study:
         begun = len(optuna.get_all_study_names(self._storage)) > 1
         for phase in PHASES if begun else PHASES[:1]:
             self._take_up(self._opened(phase))
-        self._budget = total_trials(self.space, self.recipe, self._repeats)
+        self._budget = total_trials(self.space, self.recipe, repeats(self.records))
         self.publish()
 
     def _forget(self, spec: TrialSpec) -> None:
@@ -388,11 +382,17 @@ def total_trials(space: Space, recipe: Recipe, repeats: int = 0) -> int:
     return recipe.trials
 
 
+def repeats(records: Iterable[TrialRecord]) -> int:
+    """Trials of points that others had with another seed: a study that was merged has such."""
+    searched = [(record.digest, record.lr) for record in records if record.phase == "search"]
+    return len(searched) - len({*searched})
+
+
 def total_finals(space: Space, recipe: Recipe) -> int:
     """How many trials the finals are, if as many variants complete as can."""
     variants = min(recipe.finalists, total_trials(space, recipe))
-    if space.infinite is None:
-        variants = min(variants, space.size)
+    if reach.uncountable(space, recipe) is None:
+        variants = min(variants, reach.count(space, recipe))
     return variants * recipe.seeds
 
 

@@ -19,7 +19,7 @@ from miras_search.record import TrialRecord
 from miras_search.report import text
 from miras_search.report.leaderboard import best_per_variant, shared_choices, variants_table
 from miras_search.samplers.base import SPEC
-from miras_search.study import total_finals, total_trials
+from miras_search.study import repeats, total_finals, total_trials
 from miras_search.trial import TrialSpec
 from miras_search.variant import Variant
 
@@ -69,6 +69,7 @@ class Watched:
         self.unread = 0
         """Records that cannot be read: half copied, or damaged."""
         self._recipe: Recipe | None = None
+        self._repeated = 0
         self._journal: JournalStorage | None = None
 
     def look(self) -> None:
@@ -77,10 +78,7 @@ class Watched:
         Raises:
             UserError: the folder does not hold what a sweep writes.
         """
-        if (recipe := self.folder.recipe) != self._recipe:
-            self._recipe = recipe
-            self._budget = total_trials(self.folder.space, recipe)
-            self._finals = total_finals(self.folder.space, recipe)
+        space, recipe = self.folder.space, self.folder.recipe
         # Before the records: what ends in between is shown as ended.
         running, self.unread = self._unfinished(), 0
         for file in sorted((self.folder.path / "trials").glob(f"*/{RECORD}")):
@@ -90,6 +88,11 @@ class Watched:
                 except UserError:
                     self.unread += 1
         self.running = [run for run in running if run.spec.number not in self.records]
+        repeated = repeats(self.records.values())
+        if (recipe, repeated) != (self._recipe, self._repeated):
+            self._recipe, self._repeated = recipe, repeated
+            self._budget = total_trials(space, recipe, repeated)
+            self._finals = total_finals(space, recipe)
 
     @property
     def recipe(self) -> Recipe:

@@ -24,6 +24,7 @@ from miras_search.record import Point, TrialRecord
 from miras_search.samplers.base import NOTE, SPEC
 from miras_search.study import Study, journal
 from miras_search.trial import TrialSpec, outcome
+from miras_search.watch import Watched
 
 
 def made(
@@ -140,13 +141,21 @@ def test_a_merged_study_goes_on_with_what_nobody_tried(tmp_path: Path, sampler: 
         assert study.ask() is None
     everything = recipe.model_copy(update={"trials": None, "sampler": sampler})
     asked = []
+    watched = Watched(folder)
+    watched.look()
+    assert watched.complete
     with Study.begin(space, everything) as study:
         assert study.total == 8 + (8 - len(tried))
+        watched.look()
+        assert watched.total == study.total
+        assert not watched.complete
         while (spec := study.ask()) is not None:
             asked.append(spec)
             found = record(spec, 0.0)
             found.write(study.folder.record_file(spec.number))
             study.tell(found)
+    watched.look()
+    assert watched.complete
     assert [spec.number for spec in asked] == [*range(8, study.total)]
     assert {spec.seed for spec in asked} == {2}
     new = {(record(spec, 0.0).digest, spec.lr) for spec in asked}
