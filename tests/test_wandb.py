@@ -95,6 +95,7 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
     assert not server.unknown
 
 
+@pytest.mark.slow  # two sweeps, one of them cut
 def test_online_runs_are_what_the_records_say_also_after_a_cut(tmp_path: Path) -> None:
     """A trial that is cut off after a point goes on as the run that it was."""
     write(tmp_path)

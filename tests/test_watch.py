@@ -168,6 +168,7 @@ def on_a_terminal(*arguments: str, stop: str | None = None) -> tuple[int, str]:
     return process.wait(timeout=60), out
 
 
+@pytest.mark.slow  # a sweep and its watcher, two processes that import torch
 def test_it_follows_a_sweep_and_ends_with_it(tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("sweep", *write(tmp_path), f"out={out}", "workers=1", "trials=2", "steps=2")
