@@ -77,6 +77,7 @@ def write_report(folder: StudyFolder) -> Path:
             found=text.finals(outcome) if outcome else [],
             intervals=intervals,
             matched=text.matched(entries, recipe),
+            front=text.front(entries, recipe),
             levels=_levels(recipe),
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),

@@ -228,6 +228,8 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         console.print(finals_table(outcome, shared, console.width))
         console.print(Text("\n".join(text.finals(outcome))))
     told = [*continual.lines(entries, recipe), text.endings(records)]
+    if front := text.front(entries, recipe):
+        told.insert(0, front)
     if made := differences(entries, recipe):
         told += text.differences(made)
     if foretelling := text.foretelling(records):

@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from miras_search import pareto
 from miras_search.errors import printable
 
 if TYPE_CHECKING:
@@ -151,6 +152,18 @@ def matched(entries: Sequence[Entry], recipe: Recipe) -> str | None:
     known = [deviation for deviation in found if deviation is not None]
     told = f"{recipe.match}"
     return f"{told}; the largest deviation is {share(max(known, key=abs))}" if known else told
+
+
+def front(entries: Sequence[Entry], recipe: Recipe) -> str | None:
+    """Which variants are on the front that was sought, by rank; None where only the score was."""
+    ranked = [entry.best for entry in entries if entry.best.score is not None]
+    if len(recipe.objectives) == 1 or not ranked:
+        return None
+    is_on = pareto.front(pareto.losses(ranked, recipe, recipe.objectives))
+    ranks = ", ".join(str(rank) for rank, on in enumerate(is_on, start=1) if on)
+    *names, last = (name.replace("_", " ") for name in recipe.objectives)
+    told = f"On the front of {', '.join(names)} and {last}, by their best trials: {ranks}"
+    return f"{told} (of {len(ranked)} variants, best score first)."
 
 
 def chance(found: Chance) -> str:
