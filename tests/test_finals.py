@@ -65,6 +65,7 @@ def test_leaders_run_again_on_the_same_new_seeds(tmp_path: Path, executor: str) 
     assert winner.digest in shown.stdout
 
 
+@pytest.mark.slow  # three sweeps
 def test_finals_are_those_of_a_study_that_was_never_cut(tmp_path: Path) -> None:
     files = write(tmp_path)
     how = ("steps=20", "finalists=2", "workers=1")

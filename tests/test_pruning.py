@@ -126,6 +126,7 @@ def kept(study: Study) -> list[dict]:
 
 
 @pytest.mark.usefixtures("trusting")
+@pytest.mark.slow  # a sweep by each of two executors
 def test_both_executors_stop_the_same_trials(tmp_path: Path):
     view = Silent()
     with begin(tmp_path, "local") as study:

@@ -500,6 +500,30 @@ def test_the_page_fits_the_screen(browser_page, tmp_path, width):
     assert complaints == []
 
 
+@pytest.mark.slow  # a time, for a machine that does nothing else
+def test_a_report_of_many_trials_opens_soon(tmp_path):
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no browser at {CHROMIUM}")
+    how, base = samples.recipe(), samples.variants()
+    records = [
+        samples.record(i, base[i % len(base)].replace(chunk=1 + i), (i * 37 % 500) / 500, how=how)
+        for i in range(500)
+    ]
+    page = write_report(samples.folder(tmp_path / "study", how, records))
+    assert page.stat().st_size < 6e6
+    milliseconds, complaints = browse(
+        page,
+        tmp_path,
+        1280,
+        """
+        document.documentElement.getBoundingClientRect();  // laid out
+        return window.performance.now();
+        """,
+    )
+    assert complaints == []
+    assert milliseconds < 2000
+
+
 def test_tables_sort_by_a_click(browser_page, tmp_path):
     """Numbers by their size and not as they are written, names by the alphabet, gaps last."""
     (orders, seen), complaints = browse(
