@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ class Differences:
 
 def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     """What is to be said of the variants with a score; None of too few."""
-    entries = [entry for entry in entries if entry.best.score is not None]
+    entries = _in_company([entry for entry in entries if entry.best.score is not None])
     if len(entries) < LEAST:
         return None
     scores = np.array([entry.best.score for entry in entries], dtype=float)
@@ -88,6 +89,17 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     ordered = {axis: _best_first(means[axis], sign) for axis in axes}
     least = LEARNED if samplers.find(recipe.sampler).learns else ALARMS
     return Differences(len(entries), list(axes), found, least, ordered)
+
+
+def _in_company(entries: list[Entry]) -> list[Entry]:
+    """Those whose every kind some other has: what a kind does cannot be told from the one variant
+    that has it."""
+    for axis in CHOICES:
+        have = Counter(entry.variant.choices()[axis].kind for entry in entries)
+        kept = [entry for entry in entries if have[entry.variant.choices()[axis].kind] > 1]
+        if len(kept) < len(entries):
+            return _in_company(kept)
+    return entries
 
 
 def _settings(entry: Entry) -> dict[str, float | str]:
