@@ -19,6 +19,7 @@ from miras_search.plan import plan
 from miras_search.recipe import Recipe, load_pair
 from miras_search.size import Size
 from miras_search.space import Rejection, Space
+from miras_search.study import total_finals
 from miras_search.variant import Variant
 
 ROOT = Path(__file__).parent.parent
@@ -165,6 +166,8 @@ def test_a_sweep_tells_how_many_variants_it_leaves_out(tmp_path):
     told = "1 of 2 variants cannot have 2,500 parameters within 1%"
     assert f"{told} and are left out" in done.stdout
     assert f"{told} and were left out" in (folder / "report.html").read_text()
+    # Of two finalists only one can be had, although there are two trials at two rates.
+    assert total_finals(*load_pair(*files, ["finalists=2", "seeds=3"])) == 3
 
 
 def test_a_matched_sweep_gives_each_variant_its_size(tmp_path):

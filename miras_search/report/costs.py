@@ -52,13 +52,9 @@ def print_costs(space: Space, recipe: Recipe, console: Console) -> None:
         name = text.wrapped(label(variant, everywhere), max(20, free))
         table.add_row(*map(Text, [name, *cells]))
     console.print(table)
-    told = []
     if match is not None:
-        told.append(f"every variant has {match}: off is by how much")
+        console.print(Text(f"every variant has {match}: off is by how much"))
     most, least = (f(p.parameters for p in plans) for f in (max, min))
     if most > 1.01 * least and (match is None or match.quantity != "params"):
-        told.append(
-            f"parameters are not matched: the largest variant has {most / least - 1:.0%} more"
-        )
-        told[-1] += "" if match else "; match.params=N gives all as many"
-    console.print(Text("\n".join(told)))
+        told = f"parameters are not matched: the largest variant has {most / least - 1:.0%} more"
+        console.print(Text(told if match else f"{told}; match.params=N gives all as many"))

@@ -131,7 +131,7 @@ def by_variant(scores: Scores) -> Picture | None:
     if len(scores.entries) > ROWS:
         caption += f" The first {ROWS} of {len(scores.entries)} variants."
     data = [
-        named(rank, entry) | {"lr": record.lr, "seed": record.seed, "score": record.score}
+        _named(rank, entry) | {"lr": record.lr, "seed": record.seed, "score": record.score}
         for rank, entry in enumerate(shown, start=1)
         for record in entry.complete
     ]
@@ -279,7 +279,7 @@ def _against(scores: Scores, cost: str) -> Picture | None:
     if cost == "seconds":
         caption += " Time is of this machine, with whatever ran beside the trial."
     data = [
-        named(ranks[entry.best.digest], entry)
+        _named(ranks[entry.best.digest], entry)
         | {
             "memory": entry.variant.memory.kind,
             cost: getattr(entry.best, cost),
@@ -292,7 +292,7 @@ def _against(scores: Scores, cost: str) -> Picture | None:
     return Picture(cost, title, caption, _drawn(cost, title, 2.9, fill), data)
 
 
-def named(rank: int, entry: Entry) -> dict[str, Any]:
+def _named(rank: int, entry: Entry) -> dict[str, Any]:
     """The first columns of numbers that are about a variant."""
     return {"rank": rank, "variant": entry.label(), "digest": entry.best.digest}
 
@@ -346,7 +346,7 @@ def _lines(
             marks.draw_levels(axes, scores.levels, vertical=False)
 
     data = [
-        named(rank, entry) | {along.column: x, "score": score}
+        _named(rank, entry) | {along.column: x, "score": score}
         for rank, (entry, line) in enumerate(zip(scores.entries, lines, strict=False), start=1)
         for x, score in line
     ]
