@@ -81,10 +81,18 @@ def naive(rounds: int) -> Iterator[Row]:
 def variants(rounds: int) -> Iterator[Row]:
     """Training steps of 1,024 tokens at chunk 64 against the token loop, one row for each kind
     beside its companions, at the size of a small sweep."""
-    for name, fast, slow in kinds():
-        layers = {name: fast, "token loop": slow}
-        calls = {n: training(layer, 1, LENGTH, SMALL_WIDTH) for n, layer in layers.items()}
-        yield compare(name, "token loop", interleaved(calls, 1))
+    for name, other, *layers in kinds(64):
+        pair = zip((name, other), layers, strict=True)
+        calls = {n: training(layer, 1, LENGTH, SMALL_WIDTH) for n, layer in pair}
+        yield compare(name, other, interleaved(calls, 1))
+
+
+def choices(rounds: int) -> Iterator[Row]:
+    """Training steps at chunk 1, as planned against the lowering that was not chosen."""
+    for name, other, *layers in kinds(1):
+        pair = zip((name, other), layers, strict=True)
+        calls = {n: training(layer, 4, 128, SMALL_WIDTH) for n, layer in pair}
+        yield compare(name, other, interleaved(calls, min(rounds, 3)))
 
 
 def memory(rounds: int) -> Iterator[Row]:
@@ -165,10 +173,8 @@ def executors(rounds: int) -> Iterator[Row]:
         yield row(name, f"{allowed:g} s", ratios, statistics.median(spent))
 
 
-GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
-    f.__name__: f
-    for f in (layer, bound, memory, attention, naive, length, stream, endless, executors, variants)
-}
+_MEMORY = (layer, bound, memory, attention, naive, length, stream, endless, variants, choices)
+GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {f.__name__: f for f in (*_MEMORY, executors)}
 
 
 def _resident() -> int:

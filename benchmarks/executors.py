@@ -94,8 +94,7 @@ def plain() -> list[float]:
         with torch.no_grad():
             first = next(iter(data.loader("validation")))[0]
             model.surprise(first[: SURPRISED[0], : SURPRISED[1]])
-            # At the end of training, and at the end of the trial.
-            for split in ("validation", "validation", "test", *recipe.task.evaluations):
+            for split in ("validation", "test", *recipe.task.evaluations):
                 for tokens, targets in data.loader(split):
                     logits = model(tokens)[0]
                     loss(logits, targets).item(), (logits.argmax(-1) == targets).sum().item()

@@ -12,7 +12,7 @@ from miras_search import registry
 from miras_search.layer import Lowering
 from miras_search.nn.backbone import Backbone
 from miras_search.nn.mixer import Mixer
-from miras_search.plan import Plan, plan
+from miras_search.plan import Plan, choose_lowering, plan
 from miras_search.size import Size
 from miras_search.testing import variant_with
 from miras_search.variant import Variant
@@ -68,13 +68,16 @@ def product() -> None:
     x @ x
 
 
-def kinds() -> Iterator[tuple[str, Mixer, Mixer]]:
+def kinds(chunk: int) -> Iterator[tuple[str, str, Mixer, Mixer]]:
     """Every registered kind beside its companions at a width of 64, but for those that keep pairs
-    and have no token loop: its name, its layer as it runs and the same layer token by token."""
+    and have no token loop: its name, that of the lowering that was not chosen for it, and its layer
+    as it runs and by the other."""
     classes = (cls for axis in registry.AXES for cls in registry.kinds(axis).values())
-    found = (variant_with(cls(), chunk=64, heads=HEADS) for cls in classes)
+    found = (variant_with(cls(), chunk=chunk, heads=HEADS) for cls in classes)
     for v in dict.fromkeys(v for v in found if v is not None and not v.memory.grows):
-        yield str(v), Mixer(v, SMALL_WIDTH), Mixer(v, SMALL_WIDTH, "reference")
+        other: Lowering = "chunked" if choose_lowering(v).name == "reference" else "reference"
+        told = "token loop" if other == "reference" else other
+        yield str(v), told, Mixer(v, SMALL_WIDTH), Mixer(v, SMALL_WIDTH, other)
 
 
 def training(layer: nn.Module, batch: int, length: int, width: int = WIDTH) -> Callable[[], None]:

@@ -34,6 +34,11 @@ SURPRISED = (8, 32)
 """Examples and tokens that surprise is taken of at a validation: token by token, so few."""
 
 
+EVALUATED = 8192
+"""Tokens at once of held-out examples, or as many as in training if these are more: no backward
+pass needs them, and small batches take the time of their launches."""
+
+
 class Diverged(Exception):
     """The outer loss is no longer a number."""
 
@@ -168,14 +173,14 @@ class TaskData(pl.LightningDataModule):
     def loader(self, split: str) -> DataLoader:
         """The examples of a split: shuffled by the seed for "train", in order for others.
 
-        A batch has one length, also where "train" mixes several. Of held-out examples that are
-        longer than those of training fewer are in a batch, so that it has no more tokens, but one
-        at least.
+        A batch has one length, also where "train" mixes several. Of held-out examples a batch has
+        so many that there are `EVALUATED` tokens in it or as many as in training, whatever the
+        length, but one at least.
         """
         examples = self.task.dataset(split, self.seed)
         if split != "train":
-            fitting = self.batch * self.task.length // len(examples[0][0])
-            return DataLoader(examples, max(1, min(self.batch, fitting)))
+            tokens = max(self.batch * self.task.length, EVALUATED)
+            return DataLoader(examples, max(1, tokens // len(examples[0][0])))
         random = torch.Generator().manual_seed(self.seed)
         batches = Batches(examples, self.batch, random)
         return DataLoader(examples, batch_sampler=batches, generator=random)

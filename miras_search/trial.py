@@ -168,8 +168,11 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         )
         trainer.fit(module, data.train_dataloader(), data.val_dataloader())
         metrics = {}
+        # The last step has been evaluated if `evaluate` divides the steps.
+        judged = module.curve and module.curve[-1].step == recipe.steps
         for split in ("validation", "test", *task.evaluations):
-            trainer.validate(module, data.loader(split), verbose=False)
+            if split != "validation" or not judged:
+                trainer.validate(module, data.loader(split), verbose=False)
             metrics |= {f"{split}/{name}": value for name, value in module.metrics().items()}
         score = metrics[f"validation/{task.metric}"]
         if not math.isfinite(score):

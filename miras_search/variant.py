@@ -162,6 +162,14 @@ class Variant(BaseModel, frozen=True):
         return self.memory.is_map and simple and linear and known and self.anchor_every == 1
 
     @property
+    def contracts(self) -> bool:
+        """Whether a state is told by one number for each token and write, so that what a head reads
+        takes no weights of single tokens."""
+        gates = (c for c in self.coefficients() if c.acts_on == "weights")
+        linear = self.algorithm.linear and self.retention.linear
+        return linear and all(gate.per == "head" for gate in gates)
+
+    @property
     def decays_first(self) -> bool:
         """Whether gradients are taken at the decayed memory."""
         return self.algorithm.decays_first or self.retention.decays_first

@@ -428,8 +428,14 @@ def test_exact_against_a_hand_computation():
     assert module.metrics()["accuracy"] == pytest.approx(6 / 8)  # 3 of 4, 3 of 3, 0 of 1
 
 
-def test_no_batch_has_more_tokens_than_one_of_training():
-    task = Needle(length=256, digits=4, evaluate_at=(400, 1024, 8192), further_examples=9)
-    data = TaskData(task, batch=8, seed=0)
-    sizes = {split: len(next(iter(data.loader(split)))[0]) for split in task.splits}
-    assert sizes == {"train": 8, "validation": 8, "test": 8, "400": 5, "1024": 2, "8192": 1}
+@pytest.mark.parametrize(
+    ("batch", "sizes"),
+    [  # of 256 tokens: as many as in training, or 8192 if these are more
+        (48, {"train": 48, "validation": 48, "test": 48, "400": 30, "1024": 12, "20000": 1}),
+        (8, {"train": 8, "validation": 32, "test": 32, "400": 20, "1024": 8, "20000": 1}),
+    ],
+)
+def test_tokens_of_a_batch(batch, sizes):
+    task = Needle(length=256, digits=4, evaluate_at=(400, 1024, 20000), further_examples=60)
+    data = TaskData(task, batch, seed=0)
+    assert {split: len(next(iter(data.loader(split)))[0]) for split in task.splits} == sizes

@@ -60,12 +60,16 @@ class Muon(Accumulating):
 
 def newton_schulz(x: Tensor) -> Tensor:
     """About U V^T for x = U S V^T, `[..., out, in]`."""
+    from torch import baddbmm
+
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.detach().abs().amax((-2, -1), keepdim=True).clamp(min=1)  # squares stay finite
     x = x * (x.square().sum((-2, -1), keepdim=True) + TINY).rsqrt()
     a, b, c = COEFFICIENTS
+    shape, x = x.shape, x.flatten(0, -3)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = baddbmm(x, baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.view(shape)
     return x.mT if tall else x

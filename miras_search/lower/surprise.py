@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree as pytree
 
-from miras_search.lower.call import RETAIN, Call, Gates
+from miras_search.lower.call import RETAIN, Call, Gates, State
 from miras_search.lower.frozen import frozen
 from miras_search.lower.reference import inner_gradient, reference
 
@@ -16,15 +19,21 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from miras_search.lower.call import State
     from miras_search.variant import Variant
+
+
+TOGETHER = 32
+"""Writes that are looked at together, each with the memory before and after it."""
 
 
 @torch.no_grad()
 def surprise(call: Call) -> dict[str, Tensor]:
     """ "loss", "gradient" and "write" of each write, `[B, H, T]` each: see `layer.surprise`."""
-    found = [_of_one(now, after) for now, after in _one_by_one(call)]
-    return {name: torch.stack([one[name] for one in found], dim=2) for name in found[0]}
+    writes, found = _one_by_one(call), []
+    while some := [*islice(writes, TOGETHER)]:
+        joined = _of_writes(call, pytree.tree_map(_join, *some))
+        found.append({name: x.unflatten(0, (len(some), -1)) for name, x in joined.items()})
+    return {name: torch.cat([x[name] for x in found]).permute(1, 2, 0) for name in found[0]}
 
 
 @torch.no_grad()
@@ -38,8 +47,8 @@ def norm(variant: Variant, state: State) -> Tensor | None:
     return _norm([variant.retention.expose(x) for x in held])
 
 
-def _one_by_one(call: Call) -> Iterator[tuple[Call, State]]:
-    """Calls of one write each, and the state after each."""
+def _one_by_one(call: Call) -> Iterator[dict[str, Any]]:
+    """Of each write its key, value and gates, and the tensors of the state before and after it."""
     state = call.state
     for t in range(call.tokens):
 
@@ -56,29 +65,48 @@ def _one_by_one(call: Call) -> Iterator[tuple[Call, State]]:
             state=state,
         )
         _, state = reference(now)
-        yield now, state
+        yield {
+            "k": now.k,
+            "v": now.v,
+            "bias_gates": now.bias_gates,
+            "weight_gates": now.weight_gates,
+            "before": _held(call, now.state),
+            "after": _held(call, state),
+        }
 
 
-def _of_one(call: Call, after: State) -> dict[str, Tensor]:
-    """Of one write, `[B, H]` each."""
-    variant, before, matrices = call.variant, call.state.tensors, list(call.weight_gates)
-    k, v = call.k[:, :, 0], call.v[:, :, 0]
-    bias_gates = {n: g[:, :, 0] if g.dim() else g for n, g in call.bias_gates.items()}
-    recalled = frozen(replace(call, q=call.k))[:, :, 0]
+def _held(call: Call, state: State) -> dict[str, Tensor]:
+    """The tensors of a memory, all of them at any place of a chunk, and no window."""
+    slots, tensors = call.variant.algorithm.slots, state.tensors
+    held = {f"{slot}/{m}": tensors[f"{slot}/{m}"] for slot in slots for m in call.weight_gates}
+    anchors = {f"anchor/{m}": held[f"{slots[0]}/{m}"] for m in call.weight_gates}
+    return held | {name: tensors.get(name, x) for name, x in anchors.items()}
+
+
+def _join(*parts: Tensor) -> Tensor:
+    """One write after another as one of more samples; a scalar is the same for all."""
+    return torch.cat(parts) if parts[0].dim() else parts[0]
+
+
+def _of_writes(call: Call, x: dict[str, Any]) -> dict[str, Tensor]:
+    """Of one write in each sample, `[B, H]` each."""
+    variant, k, v, before = call.variant, x["k"], x["v"], x["before"]
+    bias_gates = {n: g[:, :, 0] if g.dim() else g for n, g in x["bias_gates"].items()}
+    state = State(before)
+    recalled = frozen(replace(call, q=k, v=v, weight_gates=x["weight_gates"], state=state))
     first, anchor, moved = variant.algorithm.slots[0], {}, []
-    for m in matrices:
-        state = f"{first}/{m}"
-        held = before.get(f"anchor/{m}", before[state])
+    for m, gates in x["weight_gates"].items():
+        held = before[f"anchor/{m}"]
         if variant.decays_first:
-            retain = call.weight_gates[m][RETAIN]
+            retain = gates[RETAIN]
             held = (retain[:, :, 0] if retain.dim() else retain) * held
         anchor[m] = variant.retention.expose(held)
-        shown = variant.retention.expose(torch.stack([before[state], after.tensors[state]]))
-        moved.append(shown[1] - shown[0])
-    gradient, _ = inner_gradient(variant, anchor, k, v, bias_gates)
+        shown = (variant.retention.expose(x[when][f"{first}/{m}"]) for when in ("after", "before"))
+        moved.append(operator.sub(*shown))
+    gradient, _ = inner_gradient(variant, anchor, k[:, :, 0], v[:, :, 0], bias_gates)
     return {
-        "loss": variant.bias.loss(recalled, v, bias_gates),
-        "gradient": _norm([gradient[m] for m in matrices]),
+        "loss": variant.bias.loss(recalled[:, :, 0], v[:, :, 0], bias_gates),
+        "gradient": _norm([gradient[m] for m in anchor]),
         "write": _norm(moved),
     }
 
