@@ -85,7 +85,7 @@ class Recipe(BaseModel, frozen=True):
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient."""
     evaluate: Positive = 5
-    """Points of the validation curve, evenly spaced, the last at the end."""
+    """Points of the validation curve, evenly spaced: the last at the end, if it divides steps."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the data, the initial weights and the search."""
     trials: Positive | None = None

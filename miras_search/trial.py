@@ -168,7 +168,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         )
         trainer.fit(module, data.train_dataloader(), data.val_dataloader())
         metrics = {}
-        # The last step has been evaluated if `evaluate` divides the steps.
+        # Where `evaluate` divides the steps, the last of them has been evaluated.
         judged = module.curve and module.curve[-1].step == recipe.steps
         for split in ("validation", "test", *task.evaluations):
             if split != "validation" or not judged:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import finals
 from miras_search.folder import CONFIG, RECORD, WEIGHTS
 from miras_search.report.leaderboard import rows
+from miras_search.trial import versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -131,6 +132,7 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
         "state_bytes": plan.state_bytes,
         "flops_per_token": plan.flops_per_token,
         "lowering": plan.lowering,
+        "versions": versions(),
         "recipe": recipe.to_dict(),
         "space": spec.space,
     }

@@ -66,6 +66,7 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
         assert [told[n] for n in CHOICES] == [str(c) for c in variant.choices().values()]
         assert [told[f"{n}_kind"] for n in CHOICES] == [c.kind for c in variant.choices().values()]
         assert told["lr"] == record.lr
+        assert told["versions"] == record.versions
         assert told["memory_expansion" if variant.memory.kind == "mlp" else "chunk"] in (1, 4)
         assert [line["_step"] for line in run.history] == [p.step for p in record.curve]
         assert [line["score"] for line in run.history] == [p.score for p in record.curve]
