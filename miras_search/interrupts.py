@@ -1,9 +1,11 @@
-"""Ctrl-C while a study runs: heard at once, or when what is being written is written."""
+"""What ends a process: Ctrl-C, at once or when what is being written is written, and its parent."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -54,3 +56,15 @@ class Interrupts:
 
 CTRL_C = Interrupts()
 """There is one handler in a process."""
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent does, however that ends: nobody would read what an orphan
+    finds."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from torchmetrics import MeanMetric
 
-from miras_search.data.examples import Batches
+from miras_search.data.examples import Batches, Shares
 from miras_search.lower.surprise import norm
 from miras_search.nn.backbone import Backbone
+from miras_search.ranks import Rank
 from miras_search.record import Point
 from miras_search.tasks.base import IGNORE
 
@@ -76,11 +77,19 @@ class MemoryModule(pl.LightningModule):
         return self.model(tokens)[0]
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        outer = loss(self(batch[0]), batch[1])
-        if not math.isfinite(outer.item()):
-            raise Diverged(f"the loss was {outer.item()} at step {self.global_step}")
+        tokens, targets = batch
+        outer, read = loss(self(tokens), targets), tokens.numel()
+        together = self.trainer.strategy
+        if self.trainer.world_size > 1:
+            # Gradients of all processes count alike, and one may have more to score than another.
+            mine = torch.stack([(targets != IGNORE).sum(), targets.new_tensor(read)])
+            scored, read = together.reduce(mine.clone(), reduce_op="sum").tolist()
+            outer = outer * mine[0] * self.trainer.world_size / scored
+        mean = float(together.reduce(outer.detach().clone()))
+        if not math.isfinite(mean):
+            raise Diverged(f"the loss was {mean} at step {self.global_step}")
         self.train_loss.update(outer.detach())
-        self.tokens += batch[0].numel()
+        self.tokens += int(read)
         return outer
 
     def validation_step(self, batch: Batch, index: int) -> None:
@@ -166,24 +175,29 @@ class MemoryModule(pl.LightningModule):
 class TaskData(pl.LightningDataModule):
     """The sets of a task as loaders."""
 
-    def __init__(self, task: Task, batch: int, seed: int) -> None:
+    def __init__(self, task: Task, batch: int, seed: int, rank: Rank = Rank()) -> None:  # noqa: B008
         super().__init__()
-        self.task, self.batch, self.seed = task, batch, seed
+        self.task, self.batch, self.seed, self.rank = task, batch, seed, rank
 
     def loader(self, split: str) -> DataLoader:
         """The examples of a split: shuffled by the seed for "train", in order for others.
 
         A batch has one length, also where "train" mixes several. Of held-out examples a batch has
         so many that there are `EVALUATED` tokens in it or as many as in training, whatever the
-        length, but one at least.
+        length, but one at least. Each process of a trial has its share of every batch.
         """
         examples = self.task.dataset(split, self.seed)
         if split != "train":
             tokens = max(self.batch * self.task.length, EVALUATED)
-            return DataLoader(examples, max(1, tokens // len(examples[0][0])))
+            size = max(1, tokens // len(examples[0][0]))
+            order = SequentialSampler(examples)  # pyright: ignore[reportArgumentType]
+            batches = BatchSampler(order, size, drop_last=False)
+            shares = [batch[self.rank.index :: self.rank.count] for batch in batches]
+            return DataLoader(examples, batch_sampler=[*filter(None, shares)])
         random = torch.Generator().manual_seed(self.seed)
-        batches = Batches(examples, self.batch, random)
-        return DataLoader(examples, batch_sampler=batches, generator=random)
+        batches = Batches(examples, self.batch, random, least=self.rank.count)
+        mine = Shares(batches, self.rank.index, self.rank.count)
+        return DataLoader(examples, batch_sampler=mine, generator=random)
 
     def train_dataloader(self) -> DataLoader:
         return self.loader("train")

@@ -108,6 +108,8 @@ class Recipe(BaseModel, frozen=True):
     """A Ray cluster to join; null starts one on this machine."""
     workers: Positive | None = None
     """Trials at a time; null is one for each core, or under Ray each GPU."""
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs, or processes on the CPU, that share the batches of a trial; all of one machine."""
     compile: bool = False
     """Whether chunks of deep memories that move linearly go through torch.compile: half a minute a
     variant, then faster steps."""
@@ -160,6 +162,13 @@ class Recipe(BaseModel, frozen=True):
     def _one_way_to_compute(self) -> Recipe:
         if self.compile and self.recompute:
             raise ValueError("compile and recompute exclude each other: expected one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_of_a_batch(self) -> Recipe:
+        if self.batch < self.devices:
+            told = f"a batch of {self.batch} sequences cannot be shared by {self.devices} devices"
+            raise ValueError(f"{told}: expected at least as many")
         return self
 
     @classmethod
@@ -253,8 +262,9 @@ class Recipe(BaseModel, frozen=True):
         running = {"name", "trials", "finalists", "seeds", "sampler", "warm_start", "pruner"}
         running |= {"objectives", "executor", "address", "workers"}
         running |= {"accelerator", "wandb", "out", "compile", "recompute"}
-        # Without `match` a study has the digest that it had before there was one.
+        # Without these a study has the digest that it had before there were such.
         running |= {"match"} if self.match is None else set()
+        running |= {"devices"} if self.devices == 1 else set()
         return {name: value for name, value in self.to_dict().items() if name not in running}
 
 

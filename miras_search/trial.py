@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import platform
+import signal
 import time
 import warnings
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from miras_search import ranks
 from miras_search.errors import printable
 from miras_search.folder import RECORD
 from miras_search.record import Ending, Phase, Point, TrialRecord
@@ -63,10 +65,6 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
     out of memory or raises is recorded with its reason. KeyboardInterrupt is passed on: an
     interrupted trial has no record.
     """
-    import torch
-
-    from miras_search.lit import Diverged
-
     began, found = time.monotonic(), {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     curve: list[Point] = []
 
@@ -74,23 +72,51 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
         curve.append(point)
         on_point(point)
 
-    state: Ending = "complete"
-    reason = None
+    state, reason = "complete", None
     try:
-        found |= _train(spec, keep)
-    except Pruned as error:
-        state, reason = "pruned", str(error)
-    except Diverged as error:
-        state, reason = "diverged", str(error)
+        with ranks.crew(spec, spec.recipe.get("devices", 1)) as rank:
+            found |= _train(spec, keep, rank)
     except Exception as error:
-        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        exhausted = exhausted or "can't allocate memory" in str(error)
-        state = "out of memory" if exhausted else "failed"
-        reason = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
+        state, reason = _ended(error)
     seconds = time.monotonic() - began
     record = outcome(spec, state, reason, curve=tuple(curve), seconds=seconds, **found)
     record.write(Path(spec.folder) / RECORD)
     return record
+
+
+def follow(spec: TrialSpec, rank: ranks.Rank) -> tuple[Ending, str] | None:
+    """Train along with the first process of a trial; what it must be told if that goes wrong."""
+    try:
+        _train(spec.model_copy(update={"wandb": "disabled"}), lambda point: None, rank)
+    except Exception as error:
+        state, reason = _ended(error)
+        return None if state in ("pruned", "diverged") else (state, reason)
+
+
+def _ended(error: Exception) -> tuple[Ending, str]:
+    """The state of a trial that an error ended, and the reason."""
+    import torch
+
+    from miras_search.lit import Diverged
+
+    match error:
+        case Pruned():
+            return "pruned", str(error)
+        case Diverged():
+            return "diverged", str(error)
+        case ranks.Failed():
+            return error.args
+    exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    exhausted = exhausted or "can't allocate memory" in str(error)
+    reason = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
+    return "out of memory" if exhausted else "failed", reason
+
+
+def died(who: str, code: int) -> tuple[Ending, str]:
+    """The state of a trial whose process ended with a code, and the reason."""
+    if code == -signal.SIGKILL:
+        return "out of memory", f"{who} was killed, as the system does when memory runs out"
+    return "failed", f"{who} died with exit code {code}"
 
 
 def outcome(spec: TrialSpec, state: Ending, reason: str | None, **found: Any) -> TrialRecord:
@@ -120,7 +146,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {p: version(p) for p in PACKAGES}
 
 
-def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]:
+def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank) -> dict[str, Any]:
     """Fit, evaluate on every held-out set, save; what the record says of a complete trial."""
     import lightning.pytorch as pl
     import torch
@@ -133,7 +159,8 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
     from miras_search.variant import Variant
 
     os.chdir(spec.cwd)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     variant, recipe = Variant.from_dict(spec.variant), Recipe.from_dict(spec.recipe)
     task = recipe.task
     compiling = compiled.seconds()
@@ -145,11 +172,18 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         warnings.filterwarnings("ignore", module="lightning|torchmetrics")
 
         def point(reached: Point) -> None:
-            log.point(reached, module.spreads)
-            on_point(reached)
+            stop = None
+            if rank.leads:
+                log.point(reached, module.spreads)
+                try:
+                    on_point(reached)
+                except Pruned as error:
+                    stop = str(error)
+            if (stop := rank.told(stop)) is not None:
+                raise Pruned(stop)
 
         pl.seed_everything(spec.seed, workers=True, verbose=False)
-        data = TaskData(task, recipe.batch, spec.seed)
+        data = TaskData(task, recipe.batch, spec.seed, rank)
         module = MemoryModule(variant, recipe, spec.lr, point)
         trainer = pl.Trainer(
             max_steps=recipe.steps,
@@ -158,7 +192,9 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
             gradient_clip_val=recipe.clip,
             accelerator=recipe.accelerator,
             precision=recipe.precision,
-            devices=1,
+            devices=rank.count,
+            strategy=rank.strategy,
+            use_distributed_sampler=False,
             deterministic="warn",
             num_sanity_val_steps=0,
             logger=False,
@@ -178,19 +214,20 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None]) -> dict[str, Any]
         if not math.isfinite(score):
             raise Diverged(f"the validation {task.metric} was {score} after the last step")
         log.result(score, metrics)
-    checkpoint.save(
-        Path(spec.folder),
-        module.model,
-        variant,
-        recipe.size,
-        task.vocabulary,
-        task.readout,
-        task=task.to_dict(),
-        score=score,
-        metric=task.metric,
-        lr=spec.lr,
-        seed=spec.seed,
-    )
+    if rank.leads:
+        checkpoint.save(
+            Path(spec.folder),
+            module.model,
+            variant,
+            recipe.size,
+            task.vocabulary,
+            task.readout,
+            task=task.to_dict(),
+            score=score,
+            metric=task.metric,
+            lr=spec.lr,
+            seed=spec.seed,
+        )
     return {
         "score": score,
         "metrics": metrics,

@@ -71,15 +71,17 @@ class Batches(Sampler[list[int]]):
         dataset: as `Task.dataset` gives it.
         size: examples in a batch.
         random: where chance comes from; it moves on from epoch to epoch.
+        least: a smaller batch than that is left out.
     """
 
-    def __init__(self, dataset: Any, size: int, random: torch.Generator) -> None:
+    def __init__(self, dataset: Any, size: int, random: torch.Generator, least: int = 1) -> None:
         self.order = RandomSampler(dataset, generator=random)
         self.counts = [len(part) for part in parts(dataset)]
-        self.size = size
+        self.size, self.least = size, least
 
     def __len__(self) -> int:
-        return sum(-(-count // self.size) for count in self.counts)
+        left = sum(count % self.size >= self.least for count in self.counts)
+        return sum(count // self.size for count in self.counts) + left
 
     def __iter__(self) -> Iterator[list[int]]:
         ends = [*accumulate(self.counts)]
@@ -90,7 +92,26 @@ class Batches(Sampler[list[int]]):
             if len(waiting[part]) == self.size:
                 yield waiting[part]
                 waiting[part] = []
-        yield from filter(None, waiting)
+        yield from (batch for batch in waiting if len(batch) >= self.least)
+
+
+class Shares(Sampler[list[int]]):
+    """Of every batch the examples that one of several processes takes.
+
+    Args:
+        batches: the same in every process, none of them with fewer examples than processes.
+        index: which of the processes, from 0.
+        count: how many there are.
+    """
+
+    def __init__(self, batches: Batches, index: int, count: int) -> None:
+        self.batches, self.index, self.count = batches, index, count
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (batch[self.index :: self.count] for batch in self.batches)
 
 
 def generator(*names: object) -> torch.Generator:

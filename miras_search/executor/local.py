@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miras_search.folder import RECORD
+from miras_search.interrupts import end_with
 from miras_search.record import Point, TrialRecord
-from miras_search.trial import Pruned, TrialSpec, outcome, run
+from miras_search.trial import Pruned, TrialSpec, died, outcome, run
 
 if TYPE_CHECKING:
     from miras_search.study import Study
@@ -110,12 +110,7 @@ class Worker:
         file = Path(spec.folder) / RECORD
         if file.is_file():
             return TrialRecord.read(file)
-        code = self.process.exitcode or 0
-        if code == -signal.SIGKILL:
-            reason = "the worker process was killed, as the system does when memory runs out"
-            state = "out of memory"
-        else:
-            reason, state = f"the worker process died with exit code {code}", "failed"
+        state, reason = died("the worker process", self.process.exitcode or 0)
         record = outcome(spec, state, reason, seconds=time.monotonic() - self.since)
         record.write(file)
         return record
@@ -125,7 +120,7 @@ def _serve(connection: Connection, threads: int, parent: int) -> None:
     """The life of a worker process."""
     # Ctrl-C reaches every process of the terminal; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    end_with(parent)
     import torch
 
     torch.set_num_threads(threads)
@@ -145,10 +140,3 @@ def _serve(connection: Connection, threads: int, parent: int) -> None:
         except EOFError:
             return
         tell(run(spec, tell))
-
-
-def _follow(parent: int) -> None:
-    """End with the parent, however it ends: nobody would read what an orphan finds."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)

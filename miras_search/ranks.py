@@ -1,0 +1,192 @@
+"""Several processes of one machine that train a trial together, each on its share of every batch.
+
+The process of the trial is the first; it starts the others, which end with it. Each has the whole
+model, and Lightning's DDP averages their gradients.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miras_search.folder import RECORD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from miras_search.record import Ending
+    from miras_search.trial import TrialSpec
+
+GRACE = 20.0
+"""Seconds in which the first process notices by itself that another one has ended."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the processes of a trial."""
+
+    index: int = 0
+    count: int = 1
+    port: int = 0
+    """Of this machine, where they meet."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the first."""
+        return self.index == 0
+
+    @property
+    def strategy(self) -> Any:
+        """For Lightning's Trainer."""
+        if self.count == 1:
+            return "auto"
+        from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+        from lightning.pytorch.strategies import DDPStrategy
+
+        rank = self
+
+        class Started(LightningEnvironment):
+            """The processes are there already."""
+
+            @property
+            def creates_processes_externally(self) -> bool:
+                return True
+
+            @property
+            def main_port(self) -> int:
+                return rank.port
+
+            def local_rank(self) -> int:
+                return rank.index
+
+        # Buffers are constants.
+        return DDPStrategy(cluster_environment=Started(), broadcast_buffers=False)
+
+    def told(self, what: str | None) -> str | None:
+        """What the first process says here, in every process."""
+        if self.count == 1:
+            return what
+        from torch import distributed
+
+        said = [what]
+        distributed.broadcast_object_list(said)
+        return said[0]
+
+
+class Failed(Exception):
+    """Another process of the trial did not end well: its state and its reason."""
+
+
+@contextmanager
+def crew(spec: TrialSpec, count: int) -> Iterator[Rank]:
+    """The first of `count` processes, while the others are there.
+
+    Raises:
+        Failed: what another one ended with, in place of the error that this makes here.
+    """
+    if count == 1:
+        yield Rank()
+        return
+    import torch
+    from torch import distributed
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // count))
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    others = [Other(spec, Rank(index, count, port)) for index in range(1, count)]
+    try:
+        yield Rank(0, count, port)
+    except Exception as error:
+        for other in others:
+            other.join(timeout=1)
+            if other.failure:
+                raise Failed(*other.failure) from error
+        raise
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        for other in others:
+            other.end()
+        torch.set_num_threads(threads)
+
+
+class Other(threading.Thread):
+    """A process that is not the first, and the thread that waits for its end."""
+
+    def __init__(self, spec: TrialSpec, rank: Rank) -> None:
+        import torch
+
+        super().__init__(daemon=True)
+        self.spec, self.rank = spec, rank
+        self.failure: tuple[Ending, str] | None = None
+        self.released = threading.Event()
+        given = (rank.index, rank.count, rank.port, torch.get_num_threads())
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "miras_search.ranks", *map(str, given)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdin
+        self.process.stdin.write(spec.model_dump_json())
+        self.process.stdin.close()
+        self.start()
+
+    def run(self) -> None:
+        """Where the first process waits for this one for ever, the trial ends with it."""
+        from miras_search.trial import died, outcome
+
+        assert self.process.stdout
+        told = self.process.stdout.read()
+        code = self.process.wait()
+        if self.released.is_set() or not code:
+            return
+        who = f"process {self.rank.index + 1} of {self.rank.count}"
+        state, reason = json.loads(told) if told else died("it", code)
+        self.failure = (state, f"{who}: {reason}")
+        if not self.released.wait(GRACE):
+            outcome(self.spec, *self.failure).write(Path(self.spec.folder) / RECORD)
+            os._exit(1)
+
+    def end(self) -> None:
+        """It is no longer needed."""
+        self.released.set()
+        self.process.kill()
+        self.process.wait()
+
+
+def main() -> None:
+    """The life of a process that is not the first: the spec comes in, a failure goes out."""
+    import signal
+
+    import torch
+
+    from miras_search.interrupts import end_with
+    from miras_search.trial import TrialSpec, follow
+
+    index, count, port, threads = map(int, sys.argv[1:])
+    end_with(os.getppid())
+    # Ctrl-C reaches every process of the terminal; the first decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed
+    torch.set_num_threads(threads)
+    spec = TrialSpec.model_validate_json(sys.stdin.read())
+    failure = follow(spec, Rank(index, count, port))
+    if failure:
+        json.dump(failure, out)
+        out.close()
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
