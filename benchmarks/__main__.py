@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -208,6 +209,20 @@ def _peak(name: str) -> float:
     return float(done.stdout.split()[-1])
 
 
+def _problems(options: argparse.Namespace) -> Iterator[str]:
+    """What would fail only after minutes."""
+    if options.rounds < 1:
+        yield f"--rounds {options.rounds}: expected at least 1"
+    if options.out.suffix != ".json" or not options.out.absolute().parent.is_dir():
+        yield f"--out {options.out}: expected a file *.json in a folder that there is"
+    if {*(options.groups or GROUPS)} & {"layer", "memory"} and not find_spec("titans_pytorch"):
+        yield "titans-pytorch is not installed: expected pip install 'miras-search[bench]'"
+    try:
+        torch.empty(1, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        yield f"--device {options.device}: {error}"
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -219,6 +234,8 @@ def main() -> None:
     unknown = set(options.groups) - set(GROUPS)
     if unknown:
         parser.error(f"unknown groups {sorted(unknown)}: expected some of {list(GROUPS)}")
+    for problem in _problems(options):
+        parser.error(problem)
     torch.set_default_device(options.device)
     cpu = f"{torch.get_num_threads()} threads"
     where = torch.cuda.get_device_name() if "cuda" in options.device else cpu

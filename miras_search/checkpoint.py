@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +50,16 @@ def save_state(state: ModelState, file: str | Path) -> None:
     """Write what a model has read: `load_state` gives it back, in another process or tomorrow.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or the file is one.
+        ValueError: the state is none.
     """
     if not Path(file).parent.is_dir():
         raise UserError(f"{file}: cannot be written: no folder {Path(file).parent}")
+    if Path(file).is_dir():
+        raise UserError(f"{file}: cannot be written: it is a folder")
+    if not isinstance(state, tuple) or not all(isinstance(layer, Mapping) for layer in state):
+        told = f"state is a {type(state).__name__}"
+        raise ValueError(f"{told}: expected what a model returns after its logits")
     tensors: dict[str, Tensor] = {}
     for i, layer in enumerate(state):
         for part, held in layer.items():
@@ -66,7 +73,7 @@ def load_state(file: str | Path, device: str = "cpu") -> ModelState:
     """The state of a model, on its device; give it to the model that it was saved from.
 
     Raises:
-        UserError: the file is not one of `save_state`.
+        UserError: the file is not one of `save_state`, or there is no such device.
     """
     try:
         with safe_open(file, "pt", device=device) as opened:
@@ -80,10 +87,14 @@ def load_state(file: str | Path, device: str = "cpu") -> ModelState:
             keys: list[str] = opened.keys()
             for key in keys:
                 layer, part, name = key.split(":")
+                if not layer.isdecimal():
+                    raise ValueError(f"layer '{layer}'")
                 state[int(layer)][part].tensors[name] = opened.get_tensor(key)
             return tuple(state)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{file}: not a state that save_state wrote: {error}") from None
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"{file}: not to be had on the device '{device}': {error}") from None
 
 
 def _write(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:

@@ -63,11 +63,12 @@ def memorize(
             Any split of a sequence into calls gives the same result. It belongs to its variant
             (chunk included), batch, widths and dtype.
         lowering: "reference" goes token by token and is the definition; "chunked" computes the
-            same function a chunk at a time; "compiled" is that with deep memories that move
-            linearly through torch.compile, which takes half a minute at first; "recomputed" is
-            that with each chunk of a deep memory computed again in the backward pass; "auto" takes
-            the cheapest that need not be compiled. All but the first two take a kernel of
-            flash-linear-attention for a linear variant on a GPU that has them.
+            same function a chunk at a time; "auto" takes the cheaper of them. "compiled" is
+            "chunked" with deep memories that move linearly through torch.compile, which takes a
+            minute or more for each shape of a chunk; "recomputed" is that with each chunk of a deep
+            memory computed again in the backward pass; where these are of no use they are "auto".
+            All but the first two take a kernel of flash-linear-attention for a linear variant on a
+            GPU that has them.
 
     Returns:
         The outputs `[B, T, H, V]` and the state after the last token.
@@ -83,7 +84,7 @@ def memorize(
     if lowering not in ("reference", "chunked") and kernels.usable(call):
         y, after = kernels.run(call)
     else:
-        y, after = _RUN[choose_lowering(variant).name if lowering == "auto" else lowering](call)
+        y, after = _RUN[choose_lowering(variant, lowering).name](call)
     writes = variant.algorithm.writes
     return y.transpose(1, 2)[:, writes - 1 :: writes], after
 

@@ -55,9 +55,8 @@ class MemoryModule(pl.LightningModule):
         on_point: Callable[[Point], None] = lambda point: None,
     ) -> None:
         super().__init__()
-        lowering = "recomputed" if recipe.recompute else "compiled" if recipe.compile else "auto"
-        task = recipe.task
-        self.model = Backbone(variant, recipe.size, task.vocabulary, lowering, task.readout)
+        task, how = recipe.task, recipe.lowering
+        self.model = Backbone(variant, recipe.size, task.vocabulary, how, task.readout)
         self.variant, self.recipe = variant.canonical, recipe
         self.lr, self.on_point = lr, on_point
         self.curve: list[Point] = []

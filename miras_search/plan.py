@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from miras_search.layer import Lowering
     from miras_search.size import Size
     from miras_search.tasks.base import Readout
     from miras_search.variant import Variant
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 class Choice(NamedTuple):
     """A lowering and the reason for it."""
 
-    name: Literal["reference", "chunked"]
+    name: Literal["reference", "chunked", "compiled", "recomputed"]
     why: str
 
 
@@ -34,10 +35,18 @@ class Plan:
     length: int
 
 
-def choose_lowering(variant: Variant) -> Choice:
-    """The cheapest lowering that is exact for what this variant means, as `make bench` finds it."""
+def choose_lowering(variant: Variant, asked: Lowering = "auto") -> Choice:
+    """How a variant is computed: as is asked for where that is of use to it, else the cheapest
+    lowering that is exact for what it means, as `make bench` finds it."""
+    if asked in ("reference", "chunked"):
+        return Choice(asked, "it was asked for")
     if variant.memory.grows:
         return Choice("chunked", "all tokens attend at once through scaled_dot_product_attention")
+    if not variant.affine:
+        if asked == "recomputed":
+            return Choice(asked, "the backward pass computes every chunk again, for less memory")
+        if asked == "compiled" and variant.has_causal_coefficients:
+            return Choice(asked, "whole chunks go through torch.compile")
     if variant.gradient_is_constant:
         return Choice("chunked", "the gradient never looks at the memory: any chunk is exact")
     if variant.affine:
@@ -46,16 +55,22 @@ def choose_lowering(variant: Variant) -> Choice:
         return Choice(
             "chunked", f"{variant.chunk} tokens share an anchor: one backward pass for all of them"
         )
-    if variant.contracts:
+    if variant.forms_no_weights:
         return Choice("chunked", "every token is an anchor, and no weights of any token are formed")
     return Choice("reference", "every token moves the weights that the next gradient is taken at")
 
 
 @lru_cache(maxsize=4096)
 def plan(
-    variant: Variant, size: Size, vocabulary: int, length: int, readout: Readout = "each"
+    variant: Variant,
+    size: Size,
+    vocabulary: int,
+    length: int,
+    readout: Readout = "each",
+    lowering: Lowering = "auto",
 ) -> Plan:
-    """Build the model, run parts of it, and count.
+    """Build the model, run parts of it, and count. Operations are those of "auto", whatever is
+    asked for.
 
     Raises:
         ValueError: the width cannot be split as the variant wants.
@@ -63,9 +78,9 @@ def plan(
     from miras_search import cost
 
     found = cost.of_model(variant, size, vocabulary, length, readout)
-    lowering, why = choose_lowering(variant)
+    name, why = choose_lowering(variant, lowering)
     return Plan(
-        lowering=lowering,
+        lowering=name,
         why=why,
         parameters=found.parameters,
         state_bytes=found.state_bytes,

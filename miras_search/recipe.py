@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path as File
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -33,6 +33,9 @@ from miras_search.space_file import KEYS as SPACE_KEYS
 from miras_search.tasks.base import Task
 from miras_search.variant import Variant
 from miras_search.yaml_file import Document, Override, dump
+
+if TYPE_CHECKING:
+    from miras_search.layer import Lowering
 
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -111,8 +114,8 @@ class Recipe(BaseModel, frozen=True):
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     """GPUs, or processes on the CPU, that share the batches of a trial; all of one machine."""
     compile: bool = False
-    """Whether chunks of deep memories that move linearly go through torch.compile: half a minute a
-    variant, then faster steps."""
+    """Whether chunks of deep memories that move linearly go through torch.compile: a minute or more
+    for a variant, then faster steps."""
     recompute: bool = False
     """Whether the backward pass computes each chunk of a deep memory again, in place of keeping it:
     less memory for more time."""
@@ -221,6 +224,11 @@ class Recipe(BaseModel, frozen=True):
         except InvalidValues as error:
             found = [(("task", *path), text) for path, text in error.found]
             raise InvalidValues(found) from None
+
+    @property
+    def lowering(self) -> Lowering:
+        """What is asked of every variant, as `memorize` takes it."""
+        return "recomputed" if self.recompute else "compiled" if self.compile else "auto"
 
     @property
     def keeps_width(self) -> bool:

@@ -62,8 +62,11 @@ def preflight(recipe: Recipe) -> None:
     elif recipe.accelerator == "gpu":
         import torch
 
-        if not torch.accelerator.is_available():
+        found = torch.accelerator.device_count()
+        if not found:
             raise UserError("accelerator: gpu, but torch finds none on this machine")
+        if found < recipe.devices:
+            raise UserError(f"devices: {recipe.devices}, but torch finds {found} on this machine")
     recipe.check_data()
 
 
@@ -78,7 +81,8 @@ def _execute(study: Study, console: Console) -> None:
         else:
             from miras_search.executor import local
 
-            local.execute(study, recipe.workers or os.cpu_count() or 1, view)
+            cores = max(1, (os.cpu_count() or 1) // recipe.devices)
+            local.execute(study, recipe.workers or cores, view)
 
 
 def _conclude(study: Study, console: Console, news: bool) -> None:

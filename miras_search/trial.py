@@ -164,7 +164,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank)
     variant, recipe = Variant.from_dict(spec.variant), Recipe.from_dict(spec.recipe)
     task = recipe.task
     compiling = compiled.seconds()
-    cost = plan(variant, recipe.size, task.vocabulary, task.length, task.readout)
+    cost = plan(variant, recipe.size, task.vocabulary, task.length, task.readout, recipe.lowering)
     with (
         warnings.catch_warnings(),
         wandb_log.trial_run(spec, variant, recipe, cost) as log,
@@ -214,6 +214,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank)
         if not math.isfinite(score):
             raise Diverged(f"the validation {task.metric} was {score} after the last step")
         log.result(score, metrics)
+    fell_back = cost.lowering == "compiled" and compiled.failures()
     if rank.leads:
         checkpoint.save(
             Path(spec.folder),
@@ -234,7 +235,7 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank)
         "parameters": cost.parameters,
         "state_bytes": cost.state_bytes,
         "flops_per_token": cost.flops_per_token,
-        "lowering": cost.lowering,
+        "lowering": "chunked" if fell_back else cost.lowering,
         "tokens": module.tokens,
         "compile_seconds": compiled.seconds() - compiling,
         "device": str(module.device),

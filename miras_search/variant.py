@@ -162,12 +162,21 @@ class Variant(BaseModel, frozen=True):
         return self.memory.is_map and simple and linear and known and self.anchor_every == 1
 
     @property
-    def contracts(self) -> bool:
-        """Whether a state is told by one number for each token and write, so that what a head reads
-        takes no weights of single tokens."""
-        gates = (c for c in self.coefficients() if c.acts_on == "weights")
-        linear = self.algorithm.linear and self.retention.linear
-        return linear and all(gate.per == "head" for gate in gates)
+    def has_causal_coefficients(self) -> bool:
+        """Whether numbers say how much of each write is in the state after each token. There are
+        none for rows and columns of a matrix at once."""
+        sides = {"channel", "input"} <= self._sides
+        return self.algorithm.linear and not self.retention.proximal and not sides
+
+    @property
+    def forms_no_weights(self) -> bool:
+        """Whether a read takes causal coefficients of heads alone and no weights of any token."""
+        return self.has_causal_coefficients and self.retention.linear and self._sides <= {"head"}
+
+    @property
+    def _sides(self) -> set[str]:
+        """What the coefficients of matrices are of."""
+        return {c.per for c in self.coefficients() if c.acts_on == "weights"}
 
     @property
     def decays_first(self) -> bool:

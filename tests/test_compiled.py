@@ -1,18 +1,27 @@
 """Chunks through torch.compile: the same numbers, and a way back."""
 
 import logging
+from functools import partial
 
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
 
 from miras_search.layer import memorize
-from miras_search.lower.compiled import compiled, seconds
+from miras_search.lower.compiled import compiled, failures, seconds
+from miras_search.plan import choose_lowering
 from miras_search.testing import close, make_inputs, run
 from miras_search.variant import Variant
 
 MOMENTUM = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
 MIRROR = {"memory": "mlp", "bias": "huber", "retention": "kl", "algorithm": "gd"}
 MUON = MIRROR | {"algorithm": "muon"}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_failed():
+    yield
+    failures().clear()
 
 
 @pytest.mark.slow  # half a minute each
@@ -43,13 +52,52 @@ def test_what_cannot_be_compiled_runs_as_it_is(monkeypatch, caplog):
     call = compiled(lambda x: x + 1)
     with caplog.at_level(logging.WARNING):
         assert [call(1), call(2)] == [2, 3]
-    assert caplog.messages == ["not compiled, so slower: no compiler"]
+    assert caplog.messages == ["not compiled, so slower: no compiler at all"]
+    assert failures() == ["no compiler at all"]
+
+
+def test_what_has_no_backward_pass_there_runs_as_it_is(monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("no backward pass")
+
+    backend = aot_autograd(fw_compiler=lambda graph, _: graph, bw_compiler=broken)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    call, x = compiled(lambda x: x.sin()), torch.ones(3, requires_grad=True)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            (gradient,) = torch.autograd.grad(call(x).sum(), x)
+            torch.testing.assert_close(gradient, x.cos())
+    assert len(caplog.messages) == 1
+    assert "no backward pass" in caplog.messages[0]
 
 
 def test_a_fault_of_the_function_itself_is_raised():
     call = compiled(lambda x: x @ x)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         call(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("asked", "axes", "found"),
+    [
+        ("auto", MOMENTUM | {"chunk": 4}, "chunked"),
+        ("auto", MOMENTUM, "chunked"),
+        ("auto", MUON, "reference"),
+        ("auto", MIRROR, "reference"),
+        ("auto", MOMENTUM | {"retention": {"kind": "l2", "per": "channel"}}, "reference"),
+        ("reference", MOMENTUM | {"chunk": 4}, "reference"),
+        ("compiled", MOMENTUM, "compiled"),
+        ("compiled", MIRROR | {"chunk": 4}, "compiled"),
+        ("compiled", MUON | {"chunk": 4}, "chunked"),
+        ("compiled", MUON, "reference"),
+        ("compiled", MOMENTUM | {"memory": "matrix"}, "chunked"),
+        ("recomputed", MUON, "recomputed"),
+        ("recomputed", MOMENTUM | {"memory": "matrix"}, "chunked"),
+        ("recomputed", MOMENTUM | {"memory": "attention"}, "chunked"),
+    ],
+)
+def test_what_is_chosen(asked, axes, found):
+    assert choose_lowering(Variant.from_dict(axes), asked).name == found
 
 
 @pytest.mark.parametrize("axes", [MOMENTUM | {"memory": "matrix"}, MUON | {"chunk": 3}])

@@ -16,7 +16,7 @@ from study_files import Silent, command, results, run, write
 
 from miras_search.errors import UserError
 from miras_search.executor import set_up_ray
-from miras_search.recipe import load_pair
+from miras_search.recipe import Recipe, load_pair
 from miras_search.study import Study
 
 
@@ -176,6 +176,8 @@ def test_as_many_trials_as_asked_for_fit_at_a_time(devices: tuple[str, ...]) -> 
     [
         ([{"memory": 1.0}, {"CPU": 0.0, "GPU": 8.0}], "auto", "2 nodes and no CPU"),
         ([{"CPU": 8.0}, {"CPU": 0.0, "GPU": 8.0}], "gpu", "no node of the Ray cluster has one"),
+        ([{"CPU": 8.0}, {"CPU": 2.0, "GPU": 3.0}], "gpu", "devices: 4, but .* has over 3 GPUs"),
+        ([{"CPU": 3.0}, {"CPU": 2.0, "GPU": 4.0}], "cpu", "devices: 4, but .* has over 3 CPUs"),
     ],
 )
 def test_what_no_node_can_hold_is_refused(
@@ -187,7 +189,18 @@ def test_what_no_node_can_hold_is_refused(
     dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
     monkeypatch.setattr(ray.ray, "nodes", lambda: [*alive, dead])
     with pytest.raises(UserError, match=told):
-        ray._asked(None, how)
+        ray._asked(Recipe.from_dict({"task": "mqar", "accelerator": how, "devices": 4}), None)
+
+
+@pytest.mark.parametrize(
+    ("trials", "found"),
+    [(1, {"GPU": 8, "CPU": 16}), (3, {"GPU": 3, "CPU": 4}), (9, {"GPU": 2, "CPU": 4})],
+)
+def test_no_trial_has_fewer_devices_than_it_wants(trials: int, found: dict[str, float]) -> None:
+    from miras_search.executor.ray import share
+
+    nodes = [{"GPU": 3.0, "CPU": 4.0}, {"GPU": 8.0, "CPU": 16.0}]
+    assert share(nodes, trials, ("GPU", "CPU"), 2) == found
 
 
 def test_no_cluster_at_the_address_is_one_sentence(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Reading without end: in pieces, at a constant size, and from a file tomorrow."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from miras_search import load_state, save_state
+from miras_search.checkpoint import POSITIONS
 from miras_search.errors import UserError
 from miras_search.nn.backbone import Backbone
 from miras_search.nn.state import nbytes
@@ -96,14 +99,30 @@ def test_what_cannot_be_read_or_written_is_told(tmp_path):
     model = model_of(VARIANT)
     with pytest.raises(ValueError, match="at least one token"):
         model.generate(tokens_of(0), 3)
-    with pytest.raises(ValueError, match="got tokens 0 and temperature 1"):
-        model.generate(tokens_of(2), 0)
+    for tokens, temperature in ((0, 1), (1, -0.5), (1, math.nan), (1, math.inf)):
+        with pytest.raises(ValueError, match=f"got tokens {tokens} and temperature {temperature}"):
+            model.generate(tokens_of(2), tokens, temperature=temperature)
+    assert model.generate(tokens_of(2), 1, temperature=1e-40)[0].shape == (2, 1)
+    for wrong in (tokens_of(3)[0], tokens_of(3)[:, :0], tokens_of(3)[None]):
+        with pytest.raises(ValueError, match=r"expected \[B, T\] of at least one token"):
+            next(model.stream([wrong]))
     (tmp_path / "other").write_text("no state")
     for name in ("other", "missing"):
         with pytest.raises(UserError, match=f"{name}: not a state that save_state wrote"):
             load_state(tmp_path / name)
     with pytest.raises(UserError, match="no folder"):
         save_state(model(tokens_of(3))[1], tmp_path / "nowhere" / "state")
+    with pytest.raises(UserError, match="it is a folder"):
+        save_state(model(tokens_of(3))[1], tmp_path)
+    with pytest.raises(ValueError, match="state is a Tensor: expected what a model returns"):
+        save_state(model(tokens_of(3))[0], tmp_path / "state")
+    save_state(model(tokens_of(3))[1], tmp_path / "state")
+    with pytest.raises(UserError, match="device nowhere is invalid"):
+        load_state(tmp_path / "state", "nowhere")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="not to be had on the device 'cuda'"):
+            load_state(tmp_path / "state", "cuda")
+    assert {*tmp_path.iterdir()} == {tmp_path / "other", tmp_path / "state"}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +130,9 @@ def test_what_cannot_be_read_or_written_is_told(tmp_path):
 )
 def test_a_state_file_that_was_changed_is_told(tmp_path, positions):
     save_file({"0:conv:inputs": torch.zeros(1)}, tmp_path / "state", {"positions": positions})
+    with pytest.raises(UserError, match="not a state that save_state wrote"):
+        load_state(tmp_path / "state")
+    save_file({"-1:conv:inputs": torch.zeros(1)}, tmp_path / "state", {POSITIONS: '[{"conv": 3}]'})
     with pytest.raises(UserError, match="not a state that save_state wrote"):
         load_state(tmp_path / "state")
 

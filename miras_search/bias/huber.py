@@ -27,7 +27,8 @@ class Huber(Bias):
 
     `coordinate` clips every channel, `norm` clips the length of r and keeps its direction,
     `mixture` (Yaad) writes delta times the sign of r once ||r|| exceeds delta, the sign being
-    r / sqrt(r^2 + 1e-6); its gradient jumps there, as printed.
+    r / sqrt(r^2 + 1e-6); its gradient jumps there, as printed, and so does its value,
+    which may be negative: a channel with little error counts as if it were linear too.
     """
 
     kind: ClassVar[str] = "huber"

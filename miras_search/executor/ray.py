@@ -43,7 +43,7 @@ def check(recipe: Recipe) -> None:
         UserError: it has not, or there is no cluster.
     """
     with _cluster(recipe.address):
-        _asked(recipe.workers, recipe.accelerator)
+        _asked(recipe, recipe.workers)
 
 
 def execute(study: Study, workers: int | None, view: Progress) -> None:
@@ -52,14 +52,13 @@ def execute(study: Study, workers: int | None, view: Progress) -> None:
     The folder of the study must be one that every node of the cluster sees.
     """
     storage = study.folder.path.absolute() / "ray"
-    accelerator = study.recipe.accelerator
     with _cluster(study.recipe.address):
         asker = Asker(study, view)
         tune.Tuner(
             # Of each trial when it is given out: nodes come and go.
             tune.with_resources(
                 _trainable,
-                lambda _: tune.PlacementGroupFactory([share(*_asked(workers, accelerator))]),
+                lambda _: tune.PlacementGroupFactory([share(*_asked(study.recipe, workers))]),
             ),
             tune_config=tune.TuneConfig(
                 search_alg=asker,
@@ -200,13 +199,15 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 
 def _asked(
-    workers: int | None, accelerator: str
-) -> tuple[list[Mapping[str, float]], int, list[str]]:
-    """The nodes that can hold a trial, how many trials shall run at a time, and on what.
+    recipe: Recipe, workers: int | None
+) -> tuple[list[Mapping[str, float]], int, list[str], int]:
+    """The nodes that can hold a trial, how many trials shall run at a time, on what, and on how
+    many at least of the first of it.
 
     Raises:
         UserError: no node can hold one.
     """
+    accelerator, least = recipe.accelerator, recipe.devices
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = [node for node in alive if node.get("CPU", 0) >= 1]
     if not nodes:
@@ -218,25 +219,35 @@ def _asked(
         nodes, devices = with_gpu, ["GPU", "CPU"]
     else:
         raise UserError("accelerator: gpu, but no node of the Ray cluster has one beside a CPU")
-    return nodes, workers or int(sum(node[devices[0]] for node in nodes)), devices
+    main = devices[0]
+    able = [node for node in nodes if node[main] >= least]
+    if not able:
+        most = int(max(node[main] for node in nodes))
+        raise UserError(f"devices: {least}, but no node of the Ray cluster has over {most} {main}s")
+    return able, workers or int(sum(node[main] // least for node in able)), devices, least
 
 
 def share(
-    nodes: Sequence[Mapping[str, float]], trials: int, devices: Sequence[str]
+    nodes: Sequence[Mapping[str, float]], trials: int, devices: Sequence[str], least: int = 1
 ) -> dict[str, float]:
     """The most of each device, the first before the next, that `trials` trials have at a time.
 
     Whole devices where there are enough, else an equal part of one: Ray packs no other fractions.
-    Every node has some of each device.
+    Every node has some of each device. No trial has fewer than `least` of the first if these are
+    several, and then there may be fewer trials at a time.
     """
 
     def held(node: Mapping[str, float], parts: Mapping[str, Fraction]) -> int:
         return min(int(Fraction(node[name]) // part) for name, part in parts.items())
 
+    if least > 1:
+        trials = min(trials, sum(int(node[devices[0]] // least) for node in nodes))
     parts: dict[str, Fraction] = {}
     for name in devices:
-        whole = range(int(max(node[name] for node in nodes)), 0, -1)
-        for part in chain(map(Fraction, whole), (Fraction(1, n) for n in count(2))):
+        fewest = least if name == devices[0] else 1
+        whole = range(int(max(node[name] for node in nodes)), fewest - 1, -1)
+        pieces = () if fewest > 1 else (Fraction(1, n) for n in count(2))
+        for part in chain(map(Fraction, whole), pieces):
             parts[name] = part
             if sum(held(node, parts) for node in nodes) >= trials:
                 break

@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 def chunked(call: Call, compile: bool = False, recompute: bool = False) -> tuple[Tensor, State]:
     """Outputs `[B, H, T, V]` and the state after the last token.
 
-    With `compile`, whole chunks of linear algorithms go through torch.compile; with `recompute`,
-    the backward pass computes each chunk again. Neither is of use where there is no anchor.
+    With `compile`, whole chunks go through torch.compile where all matrices have causal
+    coefficients; with `recompute`, the backward pass computes each chunk again. Neither is of use
+    where there is no anchor.
     """
     memory = call.variant.memory
     if isinstance(memory, GrowingMemory):

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch._functorch import config as functorch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,35 +18,44 @@ R = TypeVar("R")
 KINDS = 64
 """Variants and shapes of one process that are compiled; later ones run as they are."""
 
+_FAILURES: list[str] = []
+
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """The function compiled for each kind of its arguments when it first meets it.
 
-    What cannot be compiled here (no C++ compiler, say) runs as it is, and that is said once.
+    Its backward pass is compiled with it. What cannot be compiled here (no C++ compiler, say) runs
+    as it is, and so does from then on whatever else the process would compile; that is said once.
     """
 
     @cache
     def fast() -> Callable[..., Any]:
         return torch.compile(function, dynamic=False)
 
-    failed: list[str] = []
-
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if failed:
+        if _FAILURES:
             return function(*args, **kwargs)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch about itself
-                with torch._dynamo.config.patch(recompile_limit=KINDS):
+                with (
+                    torch._dynamo.config.patch(recompile_limit=KINDS),
+                    functorch.patch(force_non_lazy_backward_lowering=True),
+                ):
                     return fast()(*args, **kwargs)
         except Exception as error:
             found = function(*args, **kwargs)  # raises again if compiling was not at fault
-            failed.append(str(error))
-            told = str(error).strip().partition("\n")[0]
+            told = " ".join(str(error).split("\n")[:2]).strip()
+            _FAILURES.append(told)
             logging.getLogger(__name__).warning("not compiled, so slower: %s", told)
             return found
 
     return call
+
+
+def failures() -> list[str]:
+    """Why this process compiles nothing any more, if that is so."""
+    return _FAILURES
 
 
 def seconds() -> float:

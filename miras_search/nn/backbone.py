@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,8 +95,12 @@ class Backbone(nn.Module):
         Passing the state on continues the sequence: any split gives the same logits.
 
         Raises:
-            ValueError: the state is of another model or batch, or the readout is "last".
+            ValueError: the tokens are of another shape, the state is of another model or batch, or
+                the readout is "last".
         """
+        if tokens.dim() != 2 or not tokens.numel():
+            told = f"tokens of shape {[*tokens.shape]}"
+            raise ValueError(f"{told}: expected [B, T] of at least one token")
         if state is not None:
             self._check_continues()
         if state is not None and len(state) != len(self.blocks):
@@ -171,13 +176,11 @@ class Backbone(nn.Module):
         Each is drawn from softmax(logits / temperature), or is the likeliest at a temperature of 0.
 
         Raises:
-            ValueError: there is no token to begin with, a number is negative, or the readout is
+            ValueError: there is no token to begin with, a number is out of range, or the readout is
                 "last".
         """
         self._check_continues()
-        if not prompt.shape[-1]:
-            raise ValueError("generate begins with a prompt [B, T] of at least one token")
-        if tokens < 1 or temperature < 0:
+        if tokens < 1 or not 0 <= temperature < math.inf:
             told = f"got tokens {tokens} and temperature {temperature}"
             raise ValueError(
                 f"expected tokens of at least 1 and a temperature of at least 0, {told}"
@@ -187,7 +190,8 @@ class Backbone(nn.Module):
             logits, state = self(piece, state)
             scores = logits[:, -1]
             if temperature:
-                chances = (scores / temperature).softmax(-1)
+                # The largest is 0, so that none is infinite at any temperature.
+                chances = ((scores - scores.amax(-1, keepdim=True)) / temperature).softmax(-1)
                 piece = torch.multinomial(chances, 1, generator=generator)
             else:
                 piece = scores.argmax(-1, keepdim=True)

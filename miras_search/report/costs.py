@@ -27,7 +27,10 @@ def print_costs(space: Space, recipe: Recipe, console: Console) -> None:
     task, match = recipe.task, recipe.match
     shown = reach.sample(space, recipe, SHOWN)
     sizes = [own.size for _, own in shown]
-    plans = [plan(v, own.size, task.vocabulary, task.length, task.readout) for v, own in shown]
+    plans = [
+        plan(v, own.size, task.vocabulary, task.length, task.readout, own.lowering)
+        for v, own in shown
+    ]
     columns = {
         "parameters": [f"{p.parameters:,}" for p in plans],
         "state bytes": [f"{p.state_bytes:,}" for p in plans],

@@ -93,6 +93,7 @@ def write_report(folder: StudyFolder) -> Path:
             devices=sorted({record.device for record in records} - {""}),
             began=min((record.started for record in records if record.started), default="")[:16],
             seconds=sum(record.seconds for record in records),
+            compiling=sum(record.compile_seconds for record in records),
             command=_command(folder),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

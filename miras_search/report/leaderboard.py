@@ -56,6 +56,7 @@ COLUMNS: tuple[str, ...] = (
     "lowering",
     "tokens",
     "seconds",
+    "compile_seconds",
     "started",
 )
 """Keys of a row, in order; a number that is not known is None, or empty in CSV."""
@@ -199,6 +200,7 @@ def _row(
         "mlp": record.recipe["size"]["mlp"],
         "fronts": None if fronts is None else " ".join(fronts),
         "seconds": round(record.seconds, 3),
+        "compile_seconds": round(record.compile_seconds, 3),
     }
     return {name: known[name] if name in known else getattr(record, name) for name in COLUMNS}
 

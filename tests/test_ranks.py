@@ -1,0 +1,120 @@
+"""Several processes that train one trial: the same numbers, and one end for all."""
+
+import os
+import signal
+import time
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+
+from miras_search.data.examples import Batches, Rows, Shares
+from miras_search.recipe import Recipe
+from miras_search.trial import Pruned, TrialSpec, run
+
+RECIPE = {
+    "task": {
+        "kind": "mqar",
+        "length": 32,
+        "pairs": 2,
+        "vocab": 64,
+        "train_examples": 69,
+        "eval_examples": 15,
+    },
+    "size": {"width": 16, "layers": 1, "mlp": 0.0},
+    "steps": 12,
+    "batch": 7,
+    "evaluate": 3,
+    "accelerator": "cpu",
+}
+VARIANT = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum", "chunk": 8}
+
+
+def spec(folder: Path, devices: int, **other) -> TrialSpec:
+    return TrialSpec(
+        number=0,
+        variant=VARIANT,
+        lr=other.pop("lr", 3e-3),
+        seed=1,
+        recipe=Recipe.from_dict(RECIPE | {"devices": devices} | other).to_dict(),
+        folder=str(folder),
+        study="alone",
+    )
+
+
+def others() -> list[int]:
+    """Processes that this one has started for a trial."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (process / "cmdline").read_text()
+        except OSError:
+            continue
+        if parent == os.getpid() and "miras_search.ranks" in command:
+            found.append(int(process.name))
+    return found
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Batches of 7 and a last one of 6: shares are unequal, and so is what they have to score."""
+    alone, together = (run(spec(tmp_path / str(n), n)) for n in (1, 2))
+    assert (together.state, together.reason) == ("complete", None)
+    assert together.tokens == alone.tokens == 32 * (7 * 12 - 1)
+    assert [p.step for p in together.curve] == [4, 8, 12]
+    for one, other in zip(alone.curve, together.curve, strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=1e-5)
+    assert together.metrics == pytest.approx(alone.metrics, rel=1e-4)
+    assert not others()
+
+
+@pytest.mark.slow
+def test_all_stop_when_the_first_is_told_to(tmp_path):
+    def stop(point):
+        raise Pruned(f"at {point.step}")
+
+    found = run(spec(tmp_path, 3), stop)
+    assert (found.state, found.reason, len(found.curve)) == ("pruned", "at 4", 1)
+    assert not others()
+
+
+@pytest.mark.slow
+def test_all_diverge_together(tmp_path):
+    found = run(spec(tmp_path, 2, lr=10.0, clip=1e30, weight_decay=1e30))
+    assert found.state == "diverged", found.reason
+    assert not others()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("by", "state", "reason"),
+    [
+        (signal.SIGKILL, "out of memory", "process 2 of 2: it was killed, as the system does"),
+        (signal.SIGABRT, "failed", "process 2 of 2: it died with exit code -6"),
+    ],
+)
+def test_a_process_that_dies_is_the_end_of_the_trial(tmp_path, by, state, reason):
+    def kill(point):
+        (other,) = others()
+        os.kill(other, by)
+        while others():
+            time.sleep(0.01)
+
+    found = run(spec(tmp_path, 2), kill)
+    assert found.state == state
+    assert found.reason is not None
+    assert found.reason.startswith(reason)
+
+
+def test_shares_make_the_batch():
+    rows = Rows(torch.zeros(23, 4), torch.zeros(23, 4))
+
+    def batches():
+        return Batches(rows, 5, torch.Generator().manual_seed(0), least=4)
+
+    shares = [Shares(batches(), index, 4) for index in range(4)]
+    assert {len(share) for share in shares} == {4} == {len(batches())}
+    for whole, *mine in zip(batches(), *shares, strict=True):
+        assert all(mine)
+        assert sorted(whole) == sorted(chain(*mine))
