@@ -186,9 +186,10 @@ def test_list_is_the_registry() -> None:
     assert "2504.13173" in published["yaad"]["source"]
     assert all(entry["source"] for entry in published.values())
     assert published["atlas"]["degree"] == 2
+    shown = run("list").stdout
     for axis, kinds in listed.items():
-        assert all(kind in run("list").stdout for kind in kinds), axis
-    assert "expansion, activation" in run("list").stdout
+        assert all(kind in shown for kind in kinds), axis
+    assert "expansion, activation" in shown
 
 
 def test_a_published_model_is_shown_by_its_name() -> None:
@@ -321,8 +322,9 @@ def test_every_recipe_runs(file: str, tmp_path: Path) -> None:
     small = ["steps=2", "evaluate=1", "trials=1", "task.eval_examples=8", "wandb=disabled"]
     if "/reproduce/" in file:  # published batches are for larger machines
         small.append("batch=4")
-    if "further_examples" in (ROOT / file).read_text():
-        small.append("task.further_examples=1")
+    for field, few in (("further_examples", 1), ("train_examples", 64)):
+        if f"{field}:" in (ROOT / file).read_text():
+            small.append(f"task.{field}={few}")
     few_steps(tmp_path, space, str(ROOT / file), *small)
 
 

@@ -66,6 +66,7 @@ def test_a_memory_goes_on_tomorrow(tmp_path):
     assert all(one == two for one, two in told)
 
 
+@pytest.mark.slow
 def test_a_needle_is_looked_for_with_a_constant_state(tmp_path):
     task = {"kind": "needle", "form": "passkey", "length": 192, "digits": 3}
     trial = trained(tmp_path / "trial", task | {"train_examples": 20, "eval_examples": 20})

@@ -80,6 +80,7 @@ def test_its_card_says_what_was_measured(study, exported):
     assert "library_name: transformers" in begin
 
 
+@pytest.mark.slow
 def test_it_can_be_trained_again(study, exported, tmp_path):
     done = run("train", "variant.yaml", "recipe.yaml", f"out={tmp_path / 'again'}", cwd=exported)
     assert done.returncode == 0, done.stderr
@@ -104,6 +105,7 @@ def test_it_is_known_as_ours_and_holds_no_code(exported):
     }
 
 
+@pytest.mark.slow
 def test_a_corpus_brings_its_tokenizer(tmp_path, monkeypatch):
     """So that transformers reads text by the exported folder alone."""
     monkeypatch.setenv(corpus.CACHE, str(tmp_path / "cache"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
@@ -10,12 +11,23 @@ from study_files import run, write
 
 from miras_search import finals
 from miras_search.folder import StudyFolder
+from miras_search.recipe import load_pair
 from miras_search.record import TrialRecord
+from miras_search.study import Study
+from miras_search.trial import run as run_trial
 
 
 def sweep(files: tuple[str, str], out: Path, *overrides: str) -> list[TrialRecord]:
     done = run("sweep", *files, f"out={out}", "workers=2", *overrides)
     assert done.returncode == 0, done.stderr
+    return StudyFolder(out).records()
+
+
+def sweep_here(files: tuple[str, str], out: Path, *overrides: str) -> list[TrialRecord]:
+    """The same in this process, without an executor."""
+    with Study.begin(*load_pair(*files, [f"out={out}", *overrides])) as study:
+        while (spec := study.ask()) is not None:
+            study.tell(run_trial(spec))
     return StudyFolder(out).records()
 
 
@@ -29,8 +41,17 @@ def leaders(records: list[TrialRecord], count: int) -> list[tuple[str, float]]:
     return [(digest, best[digest][2]) for digest in order[:count]]
 
 
-@pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.slow)])
-def test_leaders_run_again_on_the_same_new_seeds(tmp_path: Path, executor: str) -> None:
+@pytest.mark.parametrize(
+    ("sweep", "executor"),
+    [
+        (sweep_here, "local"),
+        pytest.param(sweep, "local", marks=pytest.mark.slow),
+        pytest.param(sweep, "ray", marks=pytest.mark.slow),
+    ],
+)
+def test_leaders_run_again_on_the_same_new_seeds(
+    tmp_path: Path, sweep: Callable[..., list[TrialRecord]], executor: str
+) -> None:
     files, out = write(tmp_path), tmp_path / "out"
     how = ("steps=20", f"executor={executor}")
     first = sweep(files, out, *how, "finalists=2", "seeds=3")

@@ -141,7 +141,7 @@ def test_causal_and_independent(variant):
     close(logits_of(model, tokens[:1])[0], whole[0], "sample 0 alone", 1e-12)
 
 
-@pytest.mark.parametrize("variant", PAIRS, ids=str)
+@pytest.mark.parametrize("variant", often(ALONE[::2], [*ALONE, *pairs(chunk=4, heads=2)]), ids=str)
 def test_plan_counts_what_is_there(variant):
     """Of the whole sequence and of every layer, though the plan runs parts of them."""
     size = Size(width=8, layers=2, mlp=1.0)

@@ -316,7 +316,9 @@ def wait_for(process: subprocess.Popen[str], folder: Path, trials: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_sweep_cut_off_in_the_middle_loses_and_repeats_nothing(
     tmp_path: Path, how: signal.Signals
 ) -> None:
