@@ -7,11 +7,13 @@ model, and Lightning's DDP averages their gradients.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from miras_search.record import Ending
     from miras_search.trial import TrialSpec
 
+LOOPBACK = "127.0.0.1"
 GRACE = 20.0
 """Seconds in which the first process notices by itself that another one has ended."""
 
@@ -59,6 +62,10 @@ class Rank:
             @property
             def creates_processes_externally(self) -> bool:
                 return True
+
+            @property
+            def main_address(self) -> str:
+                return LOOPBACK
 
             @property
             def main_port(self) -> int:
@@ -100,14 +107,18 @@ def crew(spec: TrialSpec, count: int) -> Iterator[Rank]:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // count))
-    with socket.create_server(("127.0.0.1", 0)) as found:
+    with socket.create_server((LOOPBACK, 0)) as found:
         port = found.getsockname()[1]
-    others = [Other(spec, Rank(index, count, port)) for index in range(1, count)]
+    others: list[Other] = []
     try:
+        for index in range(1, count):
+            others.append(Other(spec, Rank(index, count, port)))
         yield Rank(0, count, port)
     except Exception as error:
         for other in others:
             other.join(timeout=1)
+        # The others fail because the first of them did.
+        for other in sorted(others, key=lambda other: other.ended):
             if other.failure:
                 raise Failed(*other.failure) from error
         raise
@@ -128,6 +139,7 @@ class Other(threading.Thread):
         super().__init__(daemon=True)
         self.spec, self.rank = spec, rank
         self.failure: tuple[Ending, str] | None = None
+        self.ended = math.inf
         self.released = threading.Event()
         given = (rank.index, rank.count, rank.port, torch.get_num_threads())
         self.process = subprocess.Popen(
@@ -135,6 +147,7 @@ class Other(threading.Thread):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         assert self.process.stdin
         self.process.stdin.write(spec.model_dump_json())
@@ -147,7 +160,7 @@ class Other(threading.Thread):
 
         assert self.process.stdout
         told = self.process.stdout.read()
-        code = self.process.wait()
+        code, self.ended = self.process.wait(), time.monotonic()
         if self.released.is_set() or not code:
             return
         who = f"process {self.rank.index + 1} of {self.rank.count}"

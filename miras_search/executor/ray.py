@@ -51,14 +51,14 @@ def execute(study: Study, workers: int | None, view: Progress) -> None:
 
     The folder of the study must be one that every node of the cluster sees.
     """
-    storage = study.folder.path.absolute() / "ray"
-    with _cluster(study.recipe.address):
+    storage, recipe = study.folder.path.absolute() / "ray", study.recipe
+    with _cluster(recipe.address):
         asker = Asker(study, view)
         tune.Tuner(
             # Of each trial when it is given out: nodes come and go.
             tune.with_resources(
                 _trainable,
-                lambda _: tune.PlacementGroupFactory([share(*_asked(study.recipe, workers))]),
+                lambda _: tune.PlacementGroupFactory([share(*_asked(recipe, workers))]),
             ),
             tune_config=tune.TuneConfig(
                 search_alg=asker,
