@@ -159,7 +159,8 @@ class Other(threading.Thread):
         from miras_search.trial import died, outcome
 
         assert self.process.stdout
-        told = self.process.stdout.read()
+        with self.process.stdout as out:
+            told = out.read()
         code, self.ended = self.process.wait(), time.monotonic()
         if self.released.is_set() or not code:
             return
@@ -175,6 +176,7 @@ class Other(threading.Thread):
         self.released.set()
         self.process.kill()
         self.process.wait()
+        self.join()
 
 
 def main() -> None:

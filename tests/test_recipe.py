@@ -86,6 +86,7 @@ def test_digest_covers_what_decides_a_result():
         "match": {"params": 1000},
         "steps": 3,
         "batch": 3,
+        "devices": 2,
         "lr": 0.1,
         "weight_decay": 0,
         "warmup": 0.5,
