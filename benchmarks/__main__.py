@@ -174,8 +174,8 @@ def executors(rounds: int) -> Iterator[Row]:
         yield row(name, f"{allowed:g} s", ratios, statistics.median(spent))
 
 
-_MEMORY = (layer, bound, memory, attention, naive, length, stream, endless, variants, choices)
-GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {f.__name__: f for f in (*_MEMORY, executors)}
+_LAYERS = (layer, bound, memory, attention, naive, length, stream, endless, variants, choices)
+GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {f.__name__: f for f in (*_LAYERS, executors)}
 
 
 def _resident() -> int:

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric
 from miras_search.data.examples import Batches, Shares
 from miras_search.lower.surprise import norm
 from miras_search.nn.backbone import Backbone
-from miras_search.ranks import Rank
+from miras_search.ranks import ALONE, Rank
 from miras_search.record import Point
 from miras_search.tasks.base import IGNORE
 
@@ -174,7 +174,7 @@ class MemoryModule(pl.LightningModule):
 class TaskData(pl.LightningDataModule):
     """The sets of a task as loaders."""
 
-    def __init__(self, task: Task, batch: int, seed: int, rank: Rank = Rank()) -> None:  # noqa: B008
+    def __init__(self, task: Task, batch: int, seed: int, rank: Rank = ALONE) -> None:
         super().__init__()
         self.task, self.batch, self.seed, self.rank = task, batch, seed, rank
 

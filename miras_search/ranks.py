@@ -88,6 +88,10 @@ class Rank:
         return said[0]
 
 
+ALONE = Rank()
+"""The process of a trial that has no other."""
+
+
 class Failed(Exception):
     """Another process of the trial did not end well: its state and its reason."""
 
@@ -100,7 +104,7 @@ def crew(spec: TrialSpec, count: int) -> Iterator[Rank]:
         Failed: what another one ended with, in place of the error that this makes here.
     """
     if count == 1:
-        yield Rank()
+        yield ALONE
         return
     import torch
     from torch import distributed

@@ -8,37 +8,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from study_files import write
 
 from miras_search.data.examples import Batches, Rows, Shares
-from miras_search.recipe import Recipe
+from miras_search.recipe import load_pair
 from miras_search.trial import Pruned, TrialSpec, run
 
-RECIPE = {
-    "task": {
-        "kind": "mqar",
-        "length": 32,
-        "pairs": 2,
-        "vocab": 64,
-        "train_examples": 69,
-        "eval_examples": 15,
-    },
-    "size": {"width": 16, "layers": 1, "mlp": 0.0},
-    "steps": 12,
-    "batch": 7,
-    "evaluate": 3,
-    "accelerator": "cpu",
-}
-VARIANT = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum", "chunk": 8}
+UNEVEN = ("batch=7", "steps=12", "task.train_examples=69", "task.eval_examples=15")
+"""Batches of 7 and a last one of 6 in each epoch."""
+VARIANT = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd"}
+"""Its training does not amplify rounding, as that of a deep memory does in any order of a batch."""
 
 
-def spec(folder: Path, devices: int, **other) -> TrialSpec:
+def spec(folder: Path, devices: int, *overrides: str, lr: float = 3e-3) -> TrialSpec:
+    how = (*UNEVEN, "accelerator=cpu", f"devices={devices}", *overrides)
+    _, recipe = load_pair(*write(folder), how)
     return TrialSpec(
         number=0,
         variant=VARIANT,
-        lr=other.pop("lr", 3e-3),
+        lr=lr,
         seed=1,
-        recipe=Recipe.from_dict(RECIPE | {"devices": devices} | other).to_dict(),
-        folder=str(folder),
+        recipe=recipe.to_dict(),
+        folder=str(folder / "trial"),
         study="alone",
     )
 
@@ -58,10 +49,10 @@ def others() -> list[int]:
 
 
 def test_two_processes_train_as_one(tmp_path):
-    """Batches of 7 and a last one of 6: shares are unequal, and so is what they have to score."""
+    """Shares are unequal, and so is what they have to score."""
     alone, together = (run(spec(tmp_path / str(n), n)) for n in (1, 2))
     assert (together.state, together.reason) == ("complete", None)
-    assert together.tokens == alone.tokens == 32 * (7 * 12 - 1)
+    assert together.tokens == alone.tokens == 16 * (7 * 12 - 1)
     assert [p.step for p in together.curve] == [4, 8, 12]
     for one, other in zip(alone.curve, together.curve, strict=True):
         assert other.train_loss == pytest.approx(one.train_loss, rel=1e-5)
@@ -81,7 +72,7 @@ def test_all_stop_when_the_first_is_told_to(tmp_path):
 
 @pytest.mark.slow
 def test_all_diverge_together(tmp_path):
-    found = run(spec(tmp_path, 2, lr=10.0, clip=1e30, weight_decay=1e30))
+    found = run(spec(tmp_path, 2, "clip=1e30", "weight_decay=1e30", lr=10.0))
     assert found.state == "diverged", found.reason
     assert not others()
 

@@ -1,0 +1,26 @@
+"""The command of the benchmarks: what would fail only after minutes is told at once."""
+
+import sys
+
+import pytest
+
+from benchmarks.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["nothing"], "unknown groups"),
+        (["naive", "--rounds", "0"], "--rounds 0: expected at least 1"),
+        (["naive", "--out", "bench.svg"], "--out bench.svg: expected a file"),
+        (["naive", "--out", "nowhere/bench.json"], "in a folder that there is"),
+        (["naive", "--device", "nowhere"], "--device nowhere:"),
+    ],
+)
+def test_options_are_looked_at_first(options, told, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *options])
+    with pytest.raises(SystemExit):
+        main()
+    assert told in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
