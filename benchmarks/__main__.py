@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.executors import between_trials, plain
+from benchmarks.executors import between_trials, plain, shares_of_training
 from benchmarks.figure import draw
 from benchmarks.layers import (
     DEEP,
@@ -174,8 +174,18 @@ def executors(rounds: int) -> Iterator[Row]:
         yield row(name, f"{allowed:g} s", ratios, statistics.median(spent))
 
 
+def busy(rounds: int) -> Iterator[Row]:
+    """How much of the time of two workers is training, over 95 %: trials of 20 seconds."""
+    for executor in ("local", "ray"):
+        whole, within = shares_of_training(executor)
+        yield row(f"{executor}: training in a whole sweep", "95 %", [whole / 0.95])
+        yield row(f"{executor}: training from the first trial on", "95 %", [within / 0.95])
+
+
 _LAYERS = (layer, bound, memory, attention, naive, length, stream, endless, variants, choices)
-GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {f.__name__: f for f in (*_LAYERS, executors)}
+GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
+    f.__name__: f for f in (*_LAYERS, executors, busy)
+}
 
 
 def _resident() -> int:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 import time
+from datetime import datetime
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 
 from miras_search.executor import local, set_up_ray
+from miras_search.folder import StudyFolder
 from miras_search.lit import SURPRISED, TaskData, loss
 from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Recipe
@@ -74,6 +80,33 @@ def between_trials(executor: str, wandb: str = "disabled") -> list[float]:
                 local.execute(study, 1, view)
     warm = view.ends[2:]
     return [b - a for a, b in pairwise(warm)]
+
+
+def shares_of_training(executor: str, trials: int = 24, each: float = 20.0) -> tuple[float, float]:
+    """Of the time of two workers, how much goes into trials of about `each` seconds from their
+    first step to their last evaluation: of the whole command, and from the first trial on."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"space": VARIANT, "recipe": RECIPE | {"workers": 2, "executor": executor}}
+        for name, content in files.items():
+            Path(folder, f"{name}.yaml").write_text(json.dumps(content))
+
+        def swept(out: str, count: int, steps: int) -> tuple[float, StudyFolder]:
+            words = ["sweep", f"{folder}/space.yaml", f"{folder}/recipe.yaml", f"steps={steps}"]
+            words += ["batch=64", "size.width=64", f"trials={count}", f"out={folder}/{out}"]
+            began = time.perf_counter()
+            command = [sys.executable, "-m", "miras_search", *words]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            return time.perf_counter() - began, StudyFolder(Path(folder, out))
+
+        _, pilot = swept("pilot", 2, 200)
+        step = sum(r.curve[-1].seconds for r in pilot.records()) / 2 / 200
+        wall, study = swept("study", trials, round(each / step))
+        records = study.records()
+        trained = sum(record.curve[-1].seconds for record in records)
+        starts = [datetime.fromisoformat(record.started).timestamp() for record in records]
+        ends = [a + record.seconds for a, record in zip(starts, records, strict=True)]
+        print(f"{executor}: {trials} trials, {trained / trials:.1f} s of training each")
+        return trained / (2 * wall), trained / (2 * (max(ends) - min(starts)))
 
 
 def plain() -> list[float]:

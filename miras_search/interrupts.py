@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Interrupts:
@@ -58,13 +57,22 @@ CTRL_C = Interrupts()
 """There is one handler in a process."""
 
 
-def end_with(parent: int) -> None:
-    """End this process when its parent does, however that ends: nobody would read what an orphan
-    finds."""
+def end_with(gone: Callable[[], object]) -> None:
+    """End this process when `gone` returns, which it does when the parent has ended, however that
+    was: nobody would read what an orphan finds."""
 
     def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        gone()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """What is started inside never hears Ctrl-C; this process hears it behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

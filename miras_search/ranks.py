@@ -154,8 +154,8 @@ class Other(threading.Thread):
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         assert self.process.stdin
-        self.process.stdin.write(spec.model_dump_json())
-        self.process.stdin.close()
+        self.process.stdin.write(spec.model_dump_json() + "\n")
+        self.process.stdin.flush()
         self.start()
 
     def run(self) -> None:
@@ -181,6 +181,8 @@ class Other(threading.Thread):
         self.process.kill()
         self.process.wait()
         self.join()
+        assert self.process.stdin
+        self.process.stdin.close()
 
 
 def main() -> None:
@@ -193,13 +195,13 @@ def main() -> None:
     from miras_search.trial import TrialSpec, follow
 
     index, count, port, threads = map(int, sys.argv[1:])
-    end_with(os.getppid())
     # Ctrl-C reaches every process of the terminal; the first decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed
     torch.set_num_threads(threads)
-    spec = TrialSpec.model_validate_json(sys.stdin.read())
+    spec = TrialSpec.model_validate_json(sys.stdin.readline())
+    end_with(lambda: os.read(0, 1))  # the first process holds the other end
     failure = follow(spec, Rank(index, count, port))
     if failure:
         json.dump(failure, out)

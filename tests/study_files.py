@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from miras_search.cli import main
 from miras_search.folder import StudyFolder
 from miras_search.record import Point, TrialRecord
 from miras_search.trial import TrialSpec
@@ -60,11 +63,26 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "miras_search", *arguments]
 
 
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
+def apart(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, as a process."""
     return subprocess.run(
         command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run it in this process, which has imported already what takes seconds."""
+    with (
+        chdir(cwd or Path.cwd()),
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as err,
+    ):
+        try:
+            code = main(arguments)
+        except SystemExit as ended:  # of argparse
+            code = ended.code
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def results(folder: Path) -> list[dict]:

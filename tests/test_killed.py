@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from study_files import command, results, run, write
+from study_files import apart, command, results, write
 
 KILLS = 50
 """Of each executor."""
@@ -56,7 +56,7 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path, executo
     how = [f"trials={TRIALS}", "lr={log_uniform: [1e-4, 1e-1]}", "sampler=random", "workers=2"]
     how += ["steps=60", f"executor={executor}"]
     began = time.monotonic()
-    alone = run("sweep", *files, f"out={tmp_path / 'alone'}", *how)
+    alone = apart("sweep", *files, f"out={tmp_path / 'alone'}", *how)
     longest = time.monotonic() - began
     assert alone.returncode == 0, alone.stderr
     expected = results(tmp_path / "alone")
@@ -77,7 +77,7 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path, executo
             assert before.items() <= after.items()
             amid += len(before) < len(after) < TRIALS
             before = after
-        last = run(*arguments)
+        last = apart(*arguments)
         assert last.returncode == 0, last.stderr
         assert before.items() <= records(out).items()
         assert results(out) == expected

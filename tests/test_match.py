@@ -81,7 +81,7 @@ def test_every_variant_has_the_state_or_the_work_asked_for(quantity, target):
     assert max(found) <= 0.05
 
 
-@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("heads", [pytest.param(1, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize(
     ("mlp", "match"),
     [

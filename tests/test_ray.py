@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from study_files import Silent, command, results, run, write
+from study_files import Silent, apart, command, results, run, write
 
 from miras_search.errors import UserError
 from miras_search.executor import set_up_ray
@@ -23,7 +23,8 @@ from miras_search.study import Study
 def sweep(folder: Path, name: str, *overrides: str) -> list[dict]:
     """The results of a sweep by the command line."""
     out = folder / name
-    done = run("sweep", *write(folder), f"out={out}", *overrides)
+    how = apart if "executor=ray" in overrides else run
+    done = how("sweep", *write(folder), f"out={out}", *overrides)
     assert done.returncode == 0, done.stderr
     return results(out)
 
@@ -90,7 +91,7 @@ def cluster() -> Iterator[Any]:
 
 def test_a_cluster_of_two_nodes_runs_a_sweep(tmp_path: Path, cluster: Any) -> None:
     how = ("executor=ray", f"address={cluster.address}", "workers=2")
-    refused = run("sweep", *write(tmp_path), f"out={tmp_path / 'no'}", *how, "accelerator=gpu")
+    refused = apart("sweep", *write(tmp_path), f"out={tmp_path / 'no'}", *how, "accelerator=gpu")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: accelerator: gpu, but no node of the Ray cluster")
     assert refused.stderr.count("\n") == 1

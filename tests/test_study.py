@@ -308,6 +308,21 @@ def finished(folder: Path) -> dict[str, bytes]:
     return {str(f): f.read_bytes() for f in (folder / "trials").glob("*/record.json")}
 
 
+@pytest.mark.slow  # imports everything anew
+def test_what_workers_are_forked_from_has_asked_nothing_of_an_accelerator() -> None:
+    """A process forked from one that has cannot use CUDA."""
+    code = """
+import importlib, torch
+from miras_search.executor.local import _PRELOADED
+def refuse(*arguments, **named): raise SystemExit("asked")
+for where in (torch.cuda, torch.accelerator):
+    for name in ("is_available", "device_count", "init", "current_device", "_lazy_init"):
+        setattr(where, name, refuse)
+for name in _PRELOADED: importlib.import_module(name)
+"""
+    assert subprocess.run([*command()[:1], "-c", code], check=False).returncode == 0
+
+
 def wait_for(process: subprocess.Popen[str], folder: Path, trials: int) -> None:
     deadline = time.monotonic() + 120
     while len(finished(folder)) < trials:

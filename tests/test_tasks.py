@@ -9,7 +9,7 @@ import torch
 
 from miras_search import parsing, registry
 from miras_search.data.recall import distinct, slots
-from miras_search.data.text import split_files, standard_library
+from miras_search.data.text import _shared, split_files, standard_library
 from miras_search.errors import InvalidValues, UserError
 from miras_search.tasks.base import IGNORE, Task
 from miras_search.tasks.bytes import Bytes
@@ -267,6 +267,15 @@ def test_bytes_leaves_out_text_that_two_splits_share(folder):
     check_windows(task, files)
     # Held-out windows would begin with the notice, at offsets 0, 64 and 128.
     assert not any(window in notice for split in task.splits for window in windows(task, split))
+
+
+def test_shared_fingerprints_are_those_of_isin():
+    generator = torch.Generator().manual_seed(0)
+    for low, high, shift in ((0, 40, 0), (-(2**62), 2**62, 0), (-50, 50, 43), (0, 2**20, 40)):
+        a, b = (torch.randint(low, high, (n,), generator=generator) << shift for n in (3000, 200))
+        b = torch.cat([b, a[::7]])
+        for one, other in ((a, b), (b, a), (a[:0], b), (a, b[:0])):
+            assert torch.equal(_shared(one, other), torch.isin(one, other))
 
 
 def test_bytes_held_out_windows_do_not_depend_on_the_seed():

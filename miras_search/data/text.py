@@ -158,7 +158,7 @@ def windows(files: dict[str, list[bytes]], split: str, length: int, stride: int)
     start = torch.cat(starts)
     text = _joined(files[split])
     others = _joined([content for name in files if name != split for content in files[name]])
-    start = start[~torch.isin(_fingerprints(text, size)[start], _fingerprints(others, size))]
+    start = start[~_shared(_fingerprints(text, size)[start], _fingerprints(others, size))]
     if not len(start):
         raise _unusable(
             f"the {len(files[split])} files for {split} (the longest has "
@@ -184,6 +184,21 @@ def _fingerprints(text: Tensor, size: int) -> Tensor:
     count = max(0, len(text) - size + 1)
     inverse = pow(_BASE, -1, 2**64)
     return (sums[len(sums) - count :] - sums[:count]) * _powers(inverse, count)
+
+
+def _shared(numbers: Tensor, others: Tensor) -> Tensor:
+    """Which of `numbers` are among `others`, as `torch.isin`, but sooner: most differ from all the
+    others in a few bits, and need not be sorted."""
+
+    def near(these: Tensor, those: Tensor) -> Tensor:
+        table = torch.zeros(1 << 22, dtype=torch.bool)
+        table[(those >> 42) & (len(table) - 1)] = True
+        return table[(these >> 42) & (len(table) - 1)]
+
+    others = others[near(others, numbers)]
+    found = near(numbers, others)
+    found[found.clone()] = torch.isin(numbers[found], others)
+    return found
 
 
 def _powers(base: int, count: int) -> Tensor:

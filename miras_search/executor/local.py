@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miras_search.folder import RECORD
-from miras_search.interrupts import end_with
+from miras_search.interrupts import deaf, end_with
 from miras_search.record import Point, TrialRecord
 from miras_search.trial import Pruned, TrialSpec, died, outcome, run
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from miras_search.study import Study
     from miras_search.view import Progress
 
-# A forked process inherits the locks of torch's threads; a spawned one starts clean.
-_CONTEXT = multiprocessing.get_context("spawn")
+# A fork of this process would inherit the locks of torch's threads. On Linux workers are forked
+# from a server that has imported what takes long and computed nothing; elsewhere each imports it.
+_CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+_PRELOADED = ["lightning.pytorch"]
+"""Nothing of ours: the server's path need not be that of this process."""
 
 
 def execute(study: Study, workers: int, view: Progress) -> None:
@@ -64,9 +68,11 @@ class Worker:
 
     def __init__(self, threads: int) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(
-            target=_serve, args=(theirs, threads, os.getpid()), daemon=True
-        )
+        # The server keeps the environment that it began with.
+        given = (theirs, threads, dict(os.environ))
+        self.process = _CONTEXT.Process(target=_serve, args=given, daemon=True)
+        if _CONTEXT.get_start_method() == "forkserver":
+            _serve_forks()
         self.process.start()
         theirs.close()
         self.spec: TrialSpec | None = None
@@ -116,11 +122,25 @@ class Worker:
         return record
 
 
-def _serve(connection: Connection, threads: int, parent: int) -> None:
+def _serve_forks() -> None:
+    """See that the server is there, whatever Ctrl-C ends in the meantime."""
+    from multiprocessing import forkserver, resource_tracker
+
+    resource_tracker.ensure_running()  # which would unblock the signal
+    forkserver.set_forkserver_preload(_PRELOADED)
+    with deaf():
+        forkserver.ensure_running()
+
+
+def _serve(connection: Connection, threads: int, environment: dict[str, str]) -> None:
     """The life of a worker process."""
+    os.environ.clear()
+    os.environ.update(environment)
     # Ctrl-C reaches every process of the terminal; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(parent)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    end_with(parent.join)
     import torch
 
     torch.set_num_threads(threads)
