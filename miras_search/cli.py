@@ -205,10 +205,12 @@ def _watch(options: Any) -> int:
 
 def _sync(options: Any) -> int:
     from miras_search.folder import StudyFolder
+    from miras_search.report import text
     from miras_search.wandb_sync import sync
 
     done = sync(StudyFolder.existing(options.study))
-    print(f"{done.uploaded} runs uploaded; {done.there} were there and are as they were")
+    uploaded = text.many(done.uploaded, "run")
+    print(f"{uploaded} uploaded; {done.there} were there and are as they were")
     for run in done.unfinished:
         print(f"{run}: wandb does not have it to its end, and an upload would write over it")
     return 0
@@ -237,18 +239,20 @@ def _replay(options: Any) -> int:
 def _table(options: Any) -> int:
     from miras_search.benchmark.table import Table
     from miras_search.folder import StudyFolder
+    from miras_search.report import text
 
     folders, out = _apart(options.studies)
     if not folders or out is None or not out.endswith(".parquet"):
         raise UserError("table: expected folders of studies and out=FILE.parquet")
     table = Table.of([StudyFolder.existing(folder) for folder in folders])
     table.write(out)
-    print(f"{out}: {table.trials.num_rows} trials")
+    print(f"{out}: {text.many(table.trials.num_rows, 'trial')}")
     return 0
 
 
 def _merge(options: Any) -> int:
     from miras_search.merge import merge
+    from miras_search.report import text
     from miras_search.report.html import write_report
 
     folders, out = _apart(options.parts)
@@ -257,7 +261,7 @@ def _merge(options: Any) -> int:
     merged = merge(folders, out)
     for note in merged.notes:
         print(note)
-    print(f"{merged.folder.path}: a study of {merged.trials} trials")
+    print(f"{merged.folder.path}: a study of {text.many(merged.trials, 'trial')}")
     print(write_report(merged.folder))
     return 0
 
@@ -284,6 +288,7 @@ def _plan(options: Any) -> int:
     from miras_search import reach
     from miras_search.estimate import seconds
     from miras_search.recipe import load_pair
+    from miras_search.report import text
     from miras_search.report.costs import print_costs
     from miras_search.study import total_finals, total_trials
 
@@ -301,15 +306,17 @@ def _plan(options: Any) -> int:
         print(json.dumps(facts, indent=2))
         return 0
     feasible, rejected = facts["feasible"], [*facts["rejected"].items()]
-    print(f"{space.name}: {endless or f'{feasible} distinct feasible variants'}")
+    variants = text.many(feasible or 0, "distinct feasible variant")
+    trials = text.many(facts["trials"], "trial")
+    print(f"{space.name}: {endless or variants}")
     for reason, count in rejected[:SHOWN]:
         print(f"  rejected {count:>6}  {reason}")
     if rest := [count for _, count in rejected[SHOWN:]]:
         print(f"  rejected {sum(rest):>6}  for {len(rest)} more reasons, which --json lists")
-    print(f"{facts['trials']} trials of {recipe.steps} steps, sampler {recipe.sampler}")
+    print(f"{trials} of {text.many(recipe.steps, 'step')}, sampler {recipe.sampler}")
     if facts["finals"]:
         print(f"then {facts['finals']} of the finals, on {recipe.seeds} new seeds")
-    print(f"about {_duration(facts['seconds'])} on this machine, from a few timed steps")
+    print(f"about {text.duration(facts['seconds'])} on this machine, from a few timed steps")
     print_costs(space, recipe, Console())
     return 0
 
@@ -411,12 +418,6 @@ def _only(space: Space, file: Any) -> Variant:
         count = space.infinite or f"it has {space.size} variants"
         raise UserError(f"{file}: expected a space of size one: {count}")
     return next(iter(space.enumerate()))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 class Command(NamedTuple):

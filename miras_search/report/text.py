@@ -39,6 +39,11 @@ def count(value: int | None) -> str:
     return NONE if value is None else f"{value:,}"
 
 
+def many(number: int, thing: str) -> str:
+    """How many there are of something, such as "1 trial" and "1,200 trials"."""
+    return f"{count(number)} {thing}{'' if number == 1 else 's'}"
+
+
 def short_count(value: int | None) -> str:
     """A whole number to three digits or so, such as 118k."""
     for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
