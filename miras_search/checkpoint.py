@@ -123,6 +123,8 @@ def load(folder: str | Path) -> Backbone:
             readout=data.get("readout", "each"),
         )
         model.load_state_dict(load_file(folder / WEIGHTS))
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise UserError(f"{folder / CONFIG}: expected a key {error}") from None
+    except (OSError, RuntimeError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise UserError(f"{folder}: not a checkpoint of this package: {error}") from None
     return model.eval()

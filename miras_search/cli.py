@@ -131,7 +131,8 @@ def _train(options: Any) -> int:
     from miras_search.recipe import load_pair
 
     one = ["trials=1", "workers=1", "warm_start=[]"]
-    space, recipe = load_pair(options.variant, options.recipe, [*options.overrides, *one])
+    how = ["finalists=0", *options.overrides, *one]
+    space, recipe = load_pair(options.variant, options.recipe, how)
     _only(space, options.variant)
     if not isinstance(recipe.lr, Fixed):
         raise UserError("train takes one learning rate: add one, such as lr=3e-3")

@@ -176,9 +176,10 @@ def _shared(studies: Sequence[Compared]) -> tuple[Shared, ...]:
     everywhere = set.intersection(*(set(_better(study)) for study in studies))
     places: dict[str, list[int]] = {}
     for study in studies:
-        among = (entry.variant.digest for entry in study.entries)
-        for rank, digest in enumerate((d for d in among if d in everywhere), start=1):
-            places.setdefault(digest, []).append(rank)
+        scores = {d: score for d, score in _better(study).items() if d in everywhere}
+        for digest, score in scores.items():
+            ahead = sum(other > score for other in scores.values())
+            places.setdefault(digest, []).append(ahead + 1)
     first = {entry.variant.digest: entry for entry in studies[0].entries}
     found = [Shared(first[digest], tuple(ranks)) for digest, ranks in places.items()]
     return tuple(sorted(found, key=lambda shared: shared.mean))

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miras_search.checkpoint import load
 from miras_search.data.tokens import codec
 from miras_search.errors import InvalidValues, UserError
 from miras_search.folder import CONFIG, RECORD, WEIGHTS
@@ -34,10 +35,11 @@ def export(source: str | Path, target: str | Path) -> Path:
     imported; README.md is its model card, and variant.yaml and recipe.yaml train it again.
 
     Raises:
-        UserError: the trial has no weights, or the target is taken.
+        UserError: the trial has no weights, or none that can be read, or the target is taken.
     """
     source, target = Path(source), Path(target)
     record, config = _read(source)
+    load(source)  # what cannot be read is not published
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: is taken: expected a new or an empty folder")
     try:

@@ -44,6 +44,12 @@ class Finalist:
         """What was run."""
         return Variant.from_dict(self.runs[0].variant)
 
+    def mean_of(self, metric: str) -> float | None:
+        """Of a metric such as "test/accuracy"; None unless every run has it."""
+        found = [record.metrics.get(metric) for record in self.runs]
+        known = [value for value in found if value is not None]
+        return sum(known) / len(known) if len(known) == len(found) else None
+
 
 @dataclass(frozen=True)
 class Standing:

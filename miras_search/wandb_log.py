@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from miras_search import finals
 from miras_search.folder import CONFIG, RECORD, WEIGHTS
-from miras_search.report.leaderboard import rows
+from miras_search.report import text
+from miras_search.report.leaderboard import best_per_variant, rows
 from miras_search.trial import versions
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ def _summarize(
         run.log({name: _table(shown) for name, shown in tables.items()}, step=len(records))
         if ranking:
             run.summary.update({f"best/{name}": value for name, value in ranking[0].items()})
+            run.summary.update(_standing(records, recipe))
         for file in (folder.space_file, folder.recipe_file, folder.best_file):
             if file.is_file():
                 run.save(shutil.copy(file, run.dir), base_path=run.dir, policy="now")
@@ -226,6 +228,21 @@ def _summarize(
             _log_model(run, folder, study, record, best=record == winner)
     finally:
         run.finish()
+
+
+def _standing(records: Sequence[TrialRecord], recipe: Recipe) -> dict[str, Any]:
+    """How sure it is who is first."""
+    outcome = finals.standing(records, recipe)
+    told = {"verdict": ": ".join(text.verdict(best_per_variant(records, recipe), outcome))}
+    if outcome is None:
+        return told
+    first = outcome.first
+    return told | {
+        "first/variant": str(first.variant),
+        "first/mean": first.mean,
+        "first/margin": first.margin,
+        "first/tied": outcome.tied,
+    }
 
 
 def _log_model(run: Any, folder: StudyFolder, study: str, record: TrialRecord, best: bool) -> None:

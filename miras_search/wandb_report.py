@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from miras_search import finals
 from miras_search.errors import UserError
 from miras_search.registry import CHOICES
-from miras_search.report.leaderboard import variant_of
+from miras_search.report import text
+from miras_search.report.differences import differences
+from miras_search.report.leaderboard import best_per_variant, variant_of
 from miras_search.wandb_log import PROJECT, SUMMARY, columns, run_id
 from miras_search.wandb_sync import asking, connect, known
 
@@ -42,7 +45,7 @@ def save_report(folder: StudyFolder) -> str:
         project=PROJECT,
         entity=entity,
         title=study,
-        description=f"{folder.recipe.task.metric} on {folder.recipe.task.kind}",
+        description=_description(folder),
         width="fluid",
         blocks=_blocks(wr, folder, entity, names),
     )
@@ -52,6 +55,16 @@ def save_report(folder: StudyFolder) -> str:
             if saved.display_name == study:
                 report.id = saved.id
         return report.save().url
+
+
+def _description(folder: StudyFolder) -> str:
+    """What was asked, who is first, how sure that is, and what the ranking does not show."""
+    records, recipe = folder.records(), folder.recipe
+    entries, outcome = best_per_variant(records, recipe), finals.standing(records, recipe)
+    told = [f"{recipe.task.metric} on {recipe.task.kind}. "]
+    told.append(": ".join(text.verdict(entries, outcome)))
+    told += text.finals(outcome) if outcome else []
+    return " ".join([*told, *text.caveats(entries, recipe, outcome)])
 
 
 def _tables(summary: Any) -> list[str]:
@@ -69,6 +82,7 @@ def _blocks(wr: Any, folder: StudyFolder, entity: str, names: list[str]) -> list
         return wr.Runset(entity=entity, project=PROJECT, name=job, filters=only)
 
     varied = _varied(folder)
+    judged = differences(best_per_variant(folder.records(), folder.recipe), folder.recipe)
     score = wr.SummaryMetric("score")
     coordinates = [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in varied]
     coordinates += [
@@ -77,7 +91,7 @@ def _blocks(wr: Any, folder: StudyFolder, entity: str, names: list[str]) -> list
     ]
     panels: list[Any] = [
         wr.ParallelCoordinatesPlot(columns=coordinates, title="Choices and score"),
-        wr.ParameterImportancePlot(with_respect_to="score"),
+        *([wr.ParameterImportancePlot(with_respect_to="score")] if judged else []),
         *(
             wr.LinePlot(
                 title=f"{curve} by {name}",

@@ -82,7 +82,9 @@ class Watched:
         # Before the records: what ends in between is shown as ended.
         running, self.unread = self._unfinished(), 0
         for file in sorted((self.folder.path / "trials").glob(f"*/{RECORD}")):
-            if (number := int(file.parent.name)) not in self.records:
+            if not file.parent.name.isdecimal():
+                self.unread += 1
+            elif (number := int(file.parent.name)) not in self.records:
                 try:
                     self.records[number] = TrialRecord.read(file)
                 except UserError:

@@ -15,7 +15,9 @@ from study_files import run
 from miras_search import finals
 from miras_search.compare import compare
 from miras_search.errors import UserError
-from miras_search.report import comparison
+from miras_search.folder import StudyFolder
+from miras_search.report import comparison, text
+from miras_search.report.leaderboard import best_per_variant
 from miras_search.stats import ranks
 
 FINALISTS = 3
@@ -125,6 +127,30 @@ def test_ranks_are_among_the_variants_that_all_tried(tmp_path):
     assert found.shared[0].entry.variant == kinds[2]
     (agreement,) = found.agreements
     assert (agreement.shared, agreement.correlation) == (3, None)
+
+
+def test_equal_scores_share_a_rank(tmp_path):
+    a = made(tmp_path / "a", [0.9, 0.8, 0.8, 0.8, 0.5], finalists=0)
+    b = made(tmp_path / "b", [0.7] * 5, steps=50, finalists=0)
+    found = compare([a, b])
+    assert [shared.ranks for shared in found.shared] == [(1, 1), (2, 1), (2, 1), (2, 1), (5, 1)]
+
+
+def test_the_verdict_says_who_is_first_and_how_sure_that_is(tmp_path):
+    def told(*scores, **how):
+        folder = StudyFolder(Path(made(tmp_path / str(len([*tmp_path.iterdir()])), scores, **how)))
+        records, recipe = folder.records(), folder.recipe
+        return text.verdict(best_per_variant(records, recipe), finals.standing(records, recipe))
+
+    heading, sentence = told(0.9, 0.8, finalists=0)
+    assert heading == "What leads"
+    assert "finalists=3 seeds=3" in sentence
+    assert told(0.9, finalists=0)[0] == "What was trained"
+    assert told(0.9, finalists=1)[0] == "What leads"
+    assert told(0.9, 0.7, 0.5) == ("What won", "Ahead of all 2 other finalists on 4 new seeds.")
+    heading, sentence = told(0.9, 0.9, 0.5)
+    assert heading == "No winner is shown"
+    assert "1 of 2 other finalists cannot be told from the first on 4 new seeds" in sentence
 
 
 def test_the_interval_of_a_correlation_covers_it():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -73,7 +74,8 @@ def test_its_card_says_what_was_measured(study, exported):
         assert float(cells[column]) == pytest.approx(score, abs=1e-3)
     assert "one run" in card
     assert "{{" not in card
-    # Every row of a table has as many cells as its head.
+    # Every row of a table has as many cells as its head, and its head is followed by dashes.
+    assert len(re.findall(r"^\|.*\n\|[-| ]*\n\|", card, re.MULTILINE)) == 2
     for table in re.findall(r"(?:^\|.*\n)+", card, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     begin, _, _ = card.removeprefix("---\n").partition("\n---\n")
@@ -163,7 +165,13 @@ def test_what_cannot_be_exported_is_told(study, exported, tmp_path):
     best = TrialRecord.read(study.best_checkpoint / "record.json").number
     (other,) = {record.number for record in study.records()} - {best}
     assert "no model.safetensors" in refused(study.trial(other), tmp_path / "b")
-    assert not [*tmp_path.iterdir()]
+    for name, damage in (("model.safetensors", b"\x08"), ("model.yaml", b"size: {width: 8}\n")):
+        hurt = tmp_path / name
+        shutil.copytree(study.best_checkpoint, hurt)
+        (hurt / name).write_bytes(damage)
+        assert str(hurt) in refused(hurt, tmp_path / "c")
+        assert not (tmp_path / "c").exists()
+    assert not {file.name for file in tmp_path.iterdir()} - {"model.safetensors", "model.yaml"}
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is taken"):
         export(study.best_checkpoint, tmp_path / "file")

@@ -220,6 +220,14 @@ def test_of_few_variants_nothing_is_said(how):
     assert "difference over" not in printed(records, how, 100)
 
 
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_no_line_of_the_terminal_begins_with_a_bar(how, width):
+    slow = [r.model_copy(update={"seconds": 1234.0}) for r in samples.study(how)]
+    lines = printed(slow, how, width).splitlines()
+    assert not [line for line in lines if line.lstrip().startswith("|")]
+    assert max(map(len, lines)) <= width
+
+
 def test_caveats_say_only_what_is_so():
     recipe, (first, second) = samples.recipe(), samples.variants()[:2]
     alone = best_per_variant([samples.record(0, first, 0.2)], recipe)

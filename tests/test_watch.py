@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import time
@@ -104,6 +105,16 @@ def test_the_journal_is_an_optuna_study(tmp_path: Path) -> None:
     scores = {t.number: t.value for t in loaded.trials}
     assert scores == {r.number: r.score for r in study.folder.records()}
     assert len(scores) == 8
+
+
+def test_a_folder_that_is_no_trial_is_unreadable(tmp_path: Path) -> None:
+    with begin(tmp_path) as study:
+        spec = study.ask()
+        assert spec is not None
+        end(study, spec)
+    trials = study.folder.path / "trials"
+    shutil.copytree(study.folder.trial(0), trials / "copy")
+    assert "1 unreadable" in shown(study.folder)
 
 
 def test_what_is_half_written_is_left_for_the_next_look(tmp_path: Path) -> None:

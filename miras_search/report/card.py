@@ -43,6 +43,7 @@ def card(name: str, variant: Variant, record: TrialRecord, recipe: Recipe) -> st
         ],
         metrics=metrics,
         scores=[(s, [record.metrics.get(f"{s}/{m}") for m in metrics]) for s in splits],
+        searched=record.recipe.get("trials") != 1,
         task=recipe.task,
         continues=recipe.task.readout == "each",
         tokens=TOKENS.get(kind, f"the symbols of the task `{kind}`"),

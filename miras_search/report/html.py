@@ -7,6 +7,7 @@ import base64
 import hashlib
 import shlex
 from collections import defaultdict
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
+    from miras_search.component import Component
     from miras_search.folder import StudyFolder
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
     from miras_search.space import Space
+    from miras_search.variant import Variant
 
 COUNTED = 20_000
 """Combinations that a report takes the time to tell apart."""
@@ -72,6 +75,9 @@ def write_report(folder: StudyFolder) -> Path:
             sized=sizes_differ(entries),
             winner=winner,
             equations=winner.variant.equations() if winner else {},
+            verdict=text.verdict(entries, outcome),
+            choices=_choices(winner.variant) if winner else [],
+            held=partial(_held, winner, outcome),
             caveats=text.caveats(entries, recipe, outcome),
             outcome=outcome,
             found=text.finals(outcome) if outcome else [],
@@ -82,6 +88,7 @@ def write_report(folder: StudyFolder) -> Path:
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),
             differences=differences(entries, recipe),
+            unjudged=text.unjudged(entries),
             figures=pictures,
             foretelling=text.foretelling(records),
             trials=rows(records, recipe),
@@ -114,12 +121,33 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters = (text.score, text.rate, text.count, text.memory, text.duration, text.bound)
-    filters += (text.chance, text.percent)
+    filters += (text.chance, text.percent, text.interval)
     environment.filters |= {made.__name__: made for made in filters}
     environment.filters |= {"equation": equations.html, "on_test": score_on_test}
     environment.filters |= {"label": label}
     environment.filters |= {"summary": continual.told, "differing": text.differences}
     return environment
+
+
+def _choices(variant: Variant) -> list[tuple[str, Component, str, str]]:
+    """Of each axis the choice, what it does and its equation."""
+    equations = variant.equations()
+    return [
+        (
+            axis,
+            choice,
+            (choice.__doc__ or "").splitlines()[0].replace("`", ""),
+            equations.get(axis, text.NONE),
+        )
+        for axis, choice in variant.shown_choices().items()
+    ]
+
+
+def _held(winner: Entry | None, outcome: finals.Standing | None, metric: str) -> float | None:
+    """A metric of the first: its mean over the finals or, without any, that of its trial."""
+    if outcome is not None:
+        return outcome.first.mean_of(metric)
+    return None if winner is None else winner.best.metrics.get(metric)
 
 
 def _levels(recipe: Recipe) -> list[dict[str, Any]]:

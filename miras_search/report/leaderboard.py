@@ -230,10 +230,14 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         console.print(finals_table(outcome, shared, console.width))
         console.print(Text("\n".join(text.finals(outcome))))
     told = [*continual.lines(entries, recipe), text.endings(records)]
+    if outcome is None and entries:
+        told.append(": ".join(text.verdict(entries, outcome)))
     if front := text.front(entries, recipe):
         told.insert(0, front)
     if made := differences(entries, recipe):
         told += text.differences(made)
+    elif len(entries) > 1:
+        told.append(text.unjudged(entries))
     if foretelling := text.foretelling(records):
         told.append(foretelling)
     console.print(Text("\n".join([*told, *text.caveats(entries, recipe, outcome)])))
@@ -255,18 +259,23 @@ def plain_table(
     return table
 
 
+def room(width: int, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
+    """What a `plain_table` of `width` columns leaves for names beside all other cells."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    return max(10, width - 2 - sum(2 + own for own in widths))
+
+
 def variants_table(entries: Sequence[Entry], shared: Iterable[str], width: int) -> Table:
     """Distinct variants as rows, without the side choices in `shared`, on `width` columns."""
     from rich.text import Text
 
     own = ("width", "mlp") if sizes_differ(entries) else ()
     numbers = ("score", "test", "lr", *own, "params", "state", "trials", "time")
-    table = plain_table("variant", numbers, first="#")
+    table, rows = plain_table("variant", numbers, first="#"), []
     for i, entry in enumerate(entries, start=1):
         best = entry.best
         cells = [
             str(i) if best.score is not None else text.NONE,
-            text.wrapped(entry.label(shared), max(20, width - 62 - 7 * len(own))),
             text.score(best.score),
             text.score(score_on_test(best)),
             text.rate(best.lr) if best.score is not None else text.NONE,
@@ -276,7 +285,11 @@ def variants_table(entries: Sequence[Entry], shared: Iterable[str], width: int) 
             str(len(entry.trials)),
             f"{entry.seconds:.0f} s",
         ]
-        table.add_row(*map(Text, cells), style="bold" if i == 1 and best.score is not None else "")
+        rows.append(cells)
+    left = room(width, ("#", *numbers), rows)
+    for entry, (place, *cells) in zip(entries, rows, strict=True):
+        words = (place, text.wrapped(entry.label(shared), left), *cells)
+        table.add_row(*map(Text, words), style="bold" if place == "1" else "")
     return table
 
 
@@ -289,18 +302,22 @@ def finals_table(
     """The finalists, best mean first, and the studies that each is of, if there are several."""
     from rich.text import Text
 
-    table = plain_table("variant", ("mean", "95 %", "P(first better)"), first="", title="Finals")
+    numbers = ("mean", "95 %", "P(first better)")
+    table, rows = plain_table("variant", numbers, first="", title="Finals"), []
     if found_by is not None:
         table.add_column("study", overflow="fold")
     for i, finalist in enumerate(outcome.finalists):
         cells = [
             "first" if i == 0 else "tied" if finalist.tied else "",
-            text.wrapped(label(finalist.variant, shared), max(20, width - 60)),
             text.score(finalist.mean),
-            f"\u00b1 {text.score(finalist.margin)}",
+            text.interval(finalist.margin),
             text.chance(finalist.beaten) if i else text.NONE,
         ]
+        rows.append(cells)
+    left = room(width - (20 if found_by else 0), ("", *numbers), rows)
+    for i, (finalist, (place, *cells)) in enumerate(zip(outcome.finalists, rows, strict=True)):
+        words = [place, text.wrapped(label(finalist.variant, shared), left), *cells]
         if found_by is not None:
-            cells.append("\n".join(found_by[i]))
-        table.add_row(*map(Text, cells), style="" if i else "bold")
+            words.append("\n".join(found_by[i]))
+        table.add_row(*map(Text, words), style="" if i else "bold")
     return table

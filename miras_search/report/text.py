@@ -89,6 +89,8 @@ def bound(label: object) -> str:
 def wrapped(label: str, width: int) -> str:
     """A variant on lines of at most `width`, words permitting."""
     lines = textwrap.wrap(bound(label), width, break_on_hyphens=False, break_long_words=False)
+    # A word that is too long for its line with a bar gives up the space before it.
+    lines = [line if len(line) <= width else line.replace("\xa0", "") for line in lines]
     return "\n".join(lines).replace("\xa0", " ")
 
 
@@ -171,6 +173,43 @@ def front(entries: Sequence[Entry], recipe: Recipe) -> str | None:
     return f"{told} (of {len(ranked)} variants, best score first)."
 
 
+def verdict(entries: Sequence[Entry], outcome: Standing | None) -> tuple[str, str]:
+    """Who is first and how sure that is: a heading and a sentence."""
+    done = [entry for entry in entries if entry.best.score is not None]
+    if outcome is None and len(done) == 1:
+        return "What was trained", "One variant: there is nothing to compare it with."
+    if outcome is None:
+        return "What leads", (
+            "First in the search, which does not show that it is better: "
+            "miras-search resume STUDY finalists=3 seeds=3 runs the leading ones on new seeds."
+        )
+    others, seeds = len(outcome.finalists) - 1, len(outcome.first.runs)
+    if not others:
+        return "What leads", "The one finalist that was run to its end: nothing to compare it with."
+    if outcome.tied:
+        return "No winner is shown", (
+            f"{outcome.tied} of {others} other finalists cannot be told from the first on {seeds} "
+            f"new seeds{_among(outcome, others)}. The first is:"
+        )
+    return "What won", f"Ahead of all {others} other finalists on {seeds} new seeds."
+
+
+def interval(margin: float) -> str:
+    """Half the width of an interval, or that none can be told."""
+    return f"\u00b1 {score(margin)}" if margin else "all runs alike"
+
+
+def unjudged(entries: Sequence[Entry]) -> str:
+    """Why nothing is said of what made a difference."""
+    from miras_search.report.differences import LEAST
+
+    done = sum(entry.best.score is not None for entry in entries)
+    return (
+        f"Effects of axes are not judged: that takes {LEAST} variants with a score whose kinds "
+        f"others have too, and there are {done} in all."
+    )
+
+
 def chance(found: Chance) -> str:
     """A probability and its interval."""
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
@@ -210,6 +249,8 @@ def finals(outcome: Standing) -> list[str]:
         f"The mean of the first is {score(outcome.first.mean)}, and {score(outcome.corrected)} "
         "without what it owes to being the best of several."
     )
+    if not min(finalist.margin for finalist in outcome.finalists):
+        told.append("Where all runs gave one score, no interval can be told from them.")
     told.append(
         f"What was not seen in {seeds} runs may still happen in up to {unseen(seeds):.0%} of them: "
         "intervals are too narrow for variants that rarely fail."
@@ -242,6 +283,11 @@ def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None =
         )
         + "so a small difference is not evidence."
     ]
+    alone = len(done) == 1 and len(done[0].complete) == 1
+    if alone:
+        told = [
+            f"One run, of seed {seeds[0]}: how far its score moves from seed to seed is not known."
+        ]
     best = done[0].best
     plateau = recipe.task.levels("validation").plateau
     sign = 1 if recipe.task.direction == "maximize" else -1
@@ -253,6 +299,8 @@ def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None =
     tied = sum(entry.best.score == best.score for entry in done)
     if tied > 1:
         told.append(f"The first {tied} are tied: their order is that of their trials.")
+    if alone:
+        return told
     tried = [len(entry.complete) for entry in done]
     chosen = "A score is the best of a variant's trials on the validation set, so it flatters; "
     uneven = f" Variants had {min(tried)} to {max(tried)} completed trials: more is an advantage."
