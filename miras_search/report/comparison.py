@@ -121,7 +121,7 @@ def _studies(found: Comparison) -> Table:
         table.add_column(name, justify="right")
     for study in found.studies:
         best, first = _best(study), study.standing.first if study.standing else None
-        mean = first and f"{text.score(first.mean)} \u00b1 {text.score(first.margin)}"
+        mean = first and f"{text.score(first.mean)} {text.interval(first.margin)}"
         cells = [
             study.name,
             *(_value(asked(study.recipe, key)) for key in found.differing),

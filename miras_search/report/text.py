@@ -196,7 +196,7 @@ def verdict(entries: Sequence[Entry], outcome: Standing | None) -> tuple[str, st
 
 def interval(margin: float) -> str:
     """Half the width of an interval, or that none can be told."""
-    return f"\u00b1 {score(margin)}" if margin else "all runs alike"
+    return f"\u00b1 {score(margin)}" if margin else "all alike"
 
 
 def unjudged(entries: Sequence[Entry]) -> str:
