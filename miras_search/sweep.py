@@ -10,6 +10,7 @@ from miras_search import reach, wandb_log
 from miras_search.errors import UserError
 from miras_search.executor import check_cluster, set_up_ray
 from miras_search.folder import StudyFolder
+from miras_search.report import text
 from miras_search.report.differences import differences
 from miras_search.report.html import write_report
 from miras_search.report.leaderboard import best_per_variant, terminal
@@ -59,14 +60,16 @@ def preflight(recipe: Recipe) -> None:
         from miras_search.executor import ray
 
         ray.check(recipe)
-    elif recipe.accelerator == "gpu":
+    elif recipe.accelerator == "gpu" or recipe.devices > 1:
         import torch
 
-        found = torch.accelerator.device_count()
-        if not found:
+        gpus = 0 if recipe.accelerator == "cpu" else torch.accelerator.device_count()
+        if recipe.accelerator == "gpu" and not gpus:
             raise UserError("accelerator: gpu, but torch finds none on this machine")
+        found, kind = (gpus, "GPU") if gpus else (os.cpu_count() or 1, "CPU")
         if found < recipe.devices:
-            raise UserError(f"devices: {recipe.devices}, but torch finds {found} on this machine")
+            has = text.many(found, kind)
+            raise UserError(f"devices: {recipe.devices}, but this machine has {has}")
     recipe.check_data()
 
 

@@ -233,7 +233,7 @@ def _summarize(
 def _standing(records: Sequence[TrialRecord], recipe: Recipe) -> dict[str, Any]:
     """How sure it is who is first."""
     outcome = finals.standing(records, recipe)
-    told = {"verdict": ": ".join(text.verdict(best_per_variant(records, recipe), outcome))}
+    told = {"verdict": text.verdict(best_per_variant(records, recipe), outcome, recipe)}
     if outcome is None:
         return told
     first = outcome.first

@@ -61,9 +61,8 @@ def _description(folder: StudyFolder) -> str:
     """What was asked, who is first, how sure that is, and what the ranking does not show."""
     records, recipe = folder.records(), folder.recipe
     entries, outcome = best_per_variant(records, recipe), finals.standing(records, recipe)
-    told = [f"{recipe.task.metric} on {recipe.task.kind}. "]
-    told.append(": ".join(text.verdict(entries, outcome)))
-    told += text.finals(outcome) if outcome else []
+    told = [f"{recipe.task.metric} on {recipe.task.kind}."]
+    told += text.finals(outcome) if outcome else [text.verdict(entries, outcome, recipe)]
     return " ".join([*told, *text.caveats(entries, recipe, outcome)])
 
 

@@ -81,7 +81,7 @@ def test_the_best_variant_can_be_shown_and_trained(study: Path, tmp_path: Path) 
     assert shown["digest"] == rows[0]["digest"]
     assert shown["state_bytes"] == int(rows[0]["state_bytes"])
     out = tmp_path / "out"
-    recipe = str(study / "recipe.yaml")
+    _, recipe = write(tmp_path, recipe=RECIPE + "finalists: 2\nseeds: 3\n")  # and train no finals
     done = run("train", best, recipe, f"lr={rows[0]['lr']}", f"out={out}")
     assert done.returncode == 0, done.stderr
     assert [r["score"] for r in results(out)] == [float(rows[0]["score"])]
@@ -289,6 +289,18 @@ def test_an_accelerator_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "accelerator: gpu" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_devices_that_are_not_there_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    for executor in ("local", "ray"):
+        how = ("devices=4", "batch=4", "accelerator=cpu", f"executor={executor}")
+        done = run("sweep", *write(tmp_path), *how, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr == "error: devices: 4, but this machine has 3 CPUs\n"
+        assert not (tmp_path / "runs").exists()
 
 
 SPACES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "spaces").rglob("*.yaml"))

@@ -140,17 +140,34 @@ def test_the_verdict_says_who_is_first_and_how_sure_that_is(tmp_path):
     def told(*scores, **how):
         folder = StudyFolder(Path(made(tmp_path / str(len([*tmp_path.iterdir()])), scores, **how)))
         records, recipe = folder.records(), folder.recipe
-        return text.verdict(best_per_variant(records, recipe), finals.standing(records, recipe))
+        entries, outcome = best_per_variant(records, recipe), finals.standing(records, recipe)
+        return text.heading(entries, outcome), text.verdict(entries, outcome, recipe)
 
     heading, sentence = told(0.9, 0.8, finalists=0)
     assert heading == "What leads"
     assert "finalists=3 seeds=3" in sentence
-    assert told(0.9, finalists=0)[0] == "What was trained"
-    assert told(0.9, finalists=1)[0] == "What leads"
-    assert told(0.9, 0.7, 0.5) == ("What won", "Ahead of all 2 other finalists on 4 new seeds.")
+    assert told(0.9, finalists=0) == ("What was trained", "There is nothing to compare it with.")
+    heading, sentence = told(0.9, 0.8, finalists=1)
+    assert heading == "What leads"
+    assert "One finalist" in sentence
+    heading, sentence = told(0.9, 0.7, 0.5)
+    assert heading == "What won"
+    assert "No other finalist is tied with the first on 4 new seeds" in sentence
     heading, sentence = told(0.9, 0.9, 0.5)
     assert heading == "No winner is shown"
     assert "1 of 2 other finalists cannot be told from the first on 4 new seeds" in sentence
+
+
+def test_finals_that_are_not_over_give_no_verdict():
+    how = samples.recipe(finalists=2, seeds=3)
+    entries = best_per_variant(samples.study(how), how)
+    assert text.heading(entries, None) == "What leads"
+    assert "are not over" in text.verdict(entries, None, how)
+
+
+def test_runs_that_are_all_alike_have_no_interval():
+    assert text.interval(0.0) == "all alike"
+    assert text.interval(0.02) == "\u00b1 0.0200"
 
 
 def test_the_interval_of_a_correlation_covers_it():

@@ -217,7 +217,9 @@ def test_figures_of_costs_tell_each_variant_and_the_front(how):
 def test_of_few_variants_nothing_is_said(how):
     records = planted(how, mlp=0.1)[:8]
     assert differences(best_per_variant(records, how), how) is None
-    assert "difference over" not in printed(records, how, 100)
+    told = printed(records, how, 100)
+    assert "difference over" not in told
+    assert "Effects of axes are not judged: that takes 12 variants" in told
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])

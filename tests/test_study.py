@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -10,10 +11,12 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from rich.console import Console
 from study_files import MANY, SPACE, Silent, command, results, run, write
@@ -321,6 +324,44 @@ for where in (torch.cuda, torch.accelerator):
 for name in _PRELOADED: importlib.import_module(name)
 """
     assert subprocess.run([*command()[:1], "-c", code], check=False).returncode == 0
+
+
+def server_of(process: subprocess.Popen[str]) -> psutil.Process:
+    """What its workers are forked from, as soon as it is there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        for child in psutil.Process(process.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if any("forkserver" in word for word in child.cmdline()):
+                    return child
+        time.sleep(0.01)
+    raise AssertionError(process.communicate())
+
+
+@pytest.mark.slow  # imports everything anew
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+@pytest.mark.parametrize("how", ["the server is killed", "ctrl-c"])
+def test_what_happens_to_the_server_while_it_imports_ends_nothing(tmp_path: Path, how: str) -> None:
+    arguments = ("sweep", *write(tmp_path), f"out={tmp_path / 'out'}", "workers=2", "steps=2")
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    server = server_of(process)
+    time.sleep(2)  # of the ten that it imports
+    if how == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        server.kill()
+    _, errors = process.communicate(timeout=180)
+    if how == "ctrl-c":
+        assert (process.returncode, errors) == (130, "stopped: run it again to go on\n")
+    else:
+        assert (process.returncode, errors) == (0, "")
+        assert [r["state"] for r in results(tmp_path / "out")] == ["complete"] * 8
 
 
 def wait_for(process: subprocess.Popen[str], folder: Path, trials: int) -> None:

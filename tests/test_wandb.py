@@ -9,13 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import study_samples as samples
 import wandb_study
 from study_files import command, write
 from wandb_server import ENTITY, Server, serving
 
+from miras_search import finals, wandb_log
 from miras_search.folder import StudyFolder
 from miras_search.registry import CHOICES
-from miras_search.report.leaderboard import variant_of
+from miras_search.report import text
+from miras_search.report.leaderboard import best_per_variant, variant_of
 
 STUDY = Path(wandb_study.__file__)
 
@@ -86,6 +89,8 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
     assert summary.config["space"] == folder.space.to_yaml()
     assert summary.summary["leaderboard"]["nrows"] == len(records)
     assert summary.summary["effects"]["nrows"] == 1
+    entries = best_per_variant(records, folder.recipe)
+    assert summary.summary["verdict"] == text.verdict(entries, None, folder.recipe)
     assert {"space.yaml", "recipe.yaml", "best.yaml"} <= summary.uploads
     best = max(records, key=lambda record: record.score or 0)
     model = server.versions(f"{study}-model")[-1]
@@ -158,8 +163,29 @@ def test_sync_and_report(offline: Path) -> None:
         varied = {r.variant["memory"]["kind"] for r in StudyFolder(out).records()}
         assert ("config:memory.value" in columns) == (len(varied) > 1)
         assert columns[-2:] == ["config:lr.value", "summary:score"]
+        # Two variants tell nothing of what matters.
+        assert "Parameter Importance" not in [panel["viewType"] for panel in panels]
+        assert "does not show that it is better" in report["description"]
         assert {"leaderboard", "effects"} <= set(json.dumps(panels).replace('"', " ").split())
         assert not server.unknown
+
+
+def test_finals_reach_the_summary() -> None:
+    how = samples.recipe(finalists=2, seeds=3)
+    searched = [samples.record(i, v, 0.9, how=how) for i, v in enumerate(samples.variants()[:2])]
+    scores = (0.8, 0.4, 0.9, 0.5, 1.0, 0.6)  # of the first and the second, seed by seed
+    again = [
+        samples.record(2 + i, variant_of(r), scores[i], how=how, lr=lr, seed=seed, phase="finals")
+        for i, ((_, lr, seed), r) in enumerate(finals.wanted(searched, how).items())
+    ]
+    outcome = finals.standing([*searched, *again], how)
+    assert outcome is not None
+    told = wandb_log._standing([*searched, *again], how)
+    assert told["first/mean"] == outcome.first.mean == pytest.approx(0.9)
+    assert told["first/margin"] == outcome.first.margin > 0
+    assert told["first/variant"] == str(outcome.first.variant)
+    assert told["first/tied"] == outcome.tied
+    assert told["verdict"] == text.finals(outcome)[0]
 
 
 def test_what_sync_cannot_do_is_one_message(offline: Path, tmp_path: Path) -> None:

@@ -12,12 +12,15 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miras_search.errors import UserError
 from miras_search.folder import RECORD
 from miras_search.interrupts import deaf, end_with
 from miras_search.record import Point, TrialRecord
 from miras_search.trial import Pruned, TrialSpec, died, outcome, run
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from miras_search.study import Study
     from miras_search.view import Progress
 
@@ -71,9 +74,7 @@ class Worker:
         # The server keeps the environment that it began with.
         given = (theirs, threads, dict(os.environ))
         self.process = _CONTEXT.Process(target=_serve, args=given, daemon=True)
-        if _CONTEXT.get_start_method() == "forkserver":
-            _serve_forks()
-        self.process.start()
+        _start(self.process)
         theirs.close()
         self.spec: TrialSpec | None = None
         self.alive = True
@@ -122,8 +123,25 @@ class Worker:
         return record
 
 
+def _start(process: BaseProcess) -> None:
+    """Start a worker.
+
+    Raises:
+        UserError: the server that it is forked from was killed, and so was the next one.
+    """
+    if _CONTEXT.get_start_method() != "forkserver":
+        process.start()
+        return
+    for _ in range(2):
+        _serve_forks()
+        with suppress(EOFError, ConnectionError):
+            process.start()
+            return
+    raise UserError("no worker can be started: what it is forked from was killed twice")
+
+
 def _serve_forks() -> None:
-    """See that the server is there, whatever Ctrl-C ends in the meantime."""
+    """See that the server is there, which Ctrl-C is not for."""
     from multiprocessing import forkserver, resource_tracker
 
     resource_tracker.ensure_running()  # which would unblock the signal

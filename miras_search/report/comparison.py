@@ -171,7 +171,7 @@ def _told(agreement: Agreement) -> str:
     a, b = agreement.names
     if agreement.shared == 0:
         return f"{a} and {b}: no variant completed in both."
-    variants = f"{agreement.shared} variant{'s' if agreement.shared > 1 else ''}"
+    variants = text.many(agreement.shared, "variant")
     if agreement.correlation is None:
         return f"{a} and {b}: {variants} in both, too few or too equal to correlate their ranks."
     rho, low, high = agreement.correlation

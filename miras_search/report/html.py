@@ -75,12 +75,14 @@ def write_report(folder: StudyFolder) -> Path:
             sized=sizes_differ(entries),
             winner=winner,
             equations=winner.variant.equations() if winner else {},
-            verdict=text.verdict(entries, outcome),
+            heading=text.heading(entries, outcome),
+            verdict=text.verdict(entries, outcome, recipe),
+            order=text.ORDER,
             choices=_choices(winner.variant) if winner else [],
             held=partial(_held, winner, outcome),
             caveats=text.caveats(entries, recipe, outcome),
             outcome=outcome,
-            found=text.finals(outcome) if outcome else [],
+            found=text.finals(outcome)[1:] if outcome else [],
             intervals=intervals,
             matched=text.matched(entries, recipe),
             front=text.front(entries, recipe),
@@ -192,7 +194,7 @@ def _asked(space: Space, recipe: Recipe, matched: str | None) -> dict[str, str]:
     training += " or ".join(map(str, task.train_lengths)) + " tokens"
     if len(task.train_lengths) == 1:
         training += f": {recipe.steps * recipe.batch * task.length:,} tokens a trial"
-    layers = f"{size.layers} {'layer' if size.layers == 1 else 'layers'}"
+    layers = text.many(size.layers, "layer")
     swiglu = f"SwiGLU of {size.mlp:g} x width" if size.mlp else "no SwiGLU"
     if matched is None:
         model = f"width {size.width}, {layers}, {swiglu}"

@@ -213,6 +213,7 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     entries = best_per_variant(records, recipe)
     shared = shared_choices(entries)
     lines = [f"Validation {task.metric} on {task.kind}, {text.better(recipe)}."]
+    lines.append(f"A variant is {text.ORDER}.")
     for split in ("validation", "test"):
         if split == "validation" or task.levels(split) != task.levels("validation"):
             lines.append(f"Levels on {split}: {text.levels(task.levels(split))}.")
@@ -230,8 +231,8 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         console.print(finals_table(outcome, shared, console.width))
         console.print(Text("\n".join(text.finals(outcome))))
     told = [*continual.lines(entries, recipe), text.endings(records)]
-    if outcome is None and entries:
-        told.append(": ".join(text.verdict(entries, outcome)))
+    if outcome is None and len(entries) > 1:
+        told.append(text.verdict(entries, outcome, recipe))
     if front := text.front(entries, recipe):
         told.insert(0, front)
     if made := differences(entries, recipe):
@@ -314,7 +315,7 @@ def finals_table(
             text.chance(finalist.beaten) if i else text.NONE,
         ]
         rows.append(cells)
-    left = room(width - (20 if found_by else 0), ("", *numbers), rows)
+    left = room(width, ("", *numbers), rows)
     for i, (finalist, (place, *cells)) in enumerate(zip(outcome.finalists, rows, strict=True)):
         words = [place, text.wrapped(label(finalist.variant, shared), left), *cells]
         if found_by is not None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 NONE = "-"
 """What stands where there is no number."""
+ORDER = "memory | bias | retention | algorithm | what differs from the defaults"
+"""What the parts of a variant's name are."""
 
 
 def score(value: float | None) -> str:
@@ -120,7 +122,7 @@ def completed(records: Sequence[TrialRecord]) -> str:
     if not records:
         return "No trial has finished."
     complete = sum(record.score is not None for record in records)
-    return f"{complete} of {len(records)} {'trials' if len(records) > 1 else 'trial'} completed."
+    return f"{complete} of {many(len(records), 'trial')} completed."
 
 
 def endings(records: Sequence[TrialRecord]) -> str:
@@ -173,25 +175,28 @@ def front(entries: Sequence[Entry], recipe: Recipe) -> str | None:
     return f"{told} (of {len(ranked)} variants, best score first)."
 
 
-def verdict(entries: Sequence[Entry], outcome: Standing | None) -> tuple[str, str]:
-    """Who is first and how sure that is: a heading and a sentence."""
-    done = [entry for entry in entries if entry.best.score is not None]
-    if outcome is None and len(done) == 1:
-        return "What was trained", "One variant: there is nothing to compare it with."
+def heading(entries: Sequence[Entry], outcome: Standing | None) -> str:
+    """What is to be called of the first variant: only one that leaves all others behind has won."""
+    if outcome is not None and outcome.tied:
+        return "No winner is shown"
+    if outcome is not None and len(outcome.finalists) > 1:
+        return "What won"
+    scored = sum(entry.best.score is not None for entry in entries)
+    return "What leads" if scored > 1 else "What was trained"
+
+
+def verdict(entries: Sequence[Entry], outcome: Standing | None, recipe: Recipe) -> str:
+    """How sure it is who is first, in one sentence."""
     if outcome is None:
-        return "What leads", (
+        if sum(entry.best.score is not None for entry in entries) < 2:
+            return "There is nothing to compare it with."
+        if recipe.finalists:
+            return "First in the search; the finals, which say how sure that is, are not over."
+        return (
             "First in the search, which does not show that it is better: "
             "miras-search resume STUDY finalists=3 seeds=3 runs the leading ones on new seeds."
         )
-    others, seeds = len(outcome.finalists) - 1, len(outcome.first.runs)
-    if not others:
-        return "What leads", "The one finalist that was run to its end: nothing to compare it with."
-    if outcome.tied:
-        return "No winner is shown", (
-            f"{outcome.tied} of {others} other finalists cannot be told from the first on {seeds} "
-            f"new seeds{_among(outcome, others)}. The first is:"
-        )
-    return "What won", f"Ahead of all {others} other finalists on {seeds} new seeds."
+    return finals(outcome)[0]
 
 
 def interval(margin: float) -> str:
@@ -229,10 +234,11 @@ def differences(found: Differences) -> list[str]:
 
 
 def finals(outcome: Standing) -> list[str]:
-    """What the finals show and what they do not, one sentence or two each."""
+    """What the finals show and what they do not, one sentence or two each; first the verdict."""
     from miras_search.stats.seeds import LEVEL, unseen
 
     others, seeds = len(outcome.finalists) - 1, len(outcome.first.runs)
+    behind = f", but {others - outcome.tied} are behind" if outcome.tied < others else ""
     if not others:
         told = ["One finalist was run to its end: nothing to compare it with."]
     elif not outcome.tied:
@@ -243,7 +249,7 @@ def finals(outcome: Standing) -> list[str]:
     else:
         told = [
             f"{outcome.tied} of {others} other finalists cannot be told from the first on {seeds} "
-            f"new seeds: no winner is shown{_among(outcome, others)}."
+            f"new seeds: no winner is shown{behind}."
         ]
     told.append(
         f"The mean of the first is {score(outcome.first.mean)}, and {score(outcome.corrected)} "
@@ -263,18 +269,17 @@ def finals(outcome: Standing) -> list[str]:
     return told
 
 
-def _among(outcome: Standing, others: int) -> str:
-    return "" if outcome.tied == others else f", but {others - outcome.tied} are behind"
-
-
 def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None = None) -> list[str]:
     """What the ranking does not show, one sentence or two each."""
     done = [entry for entry in entries if entry.best.score is not None]
     if not done:
         return []
     seeds = sorted({record.seed for entry in done for record in entry.complete})
+    alone = len(done) == 1 and len(done[0].complete) == 1
     told = [
-        (f"One seed ({seeds[0]}): the" if len(seeds) == 1 else "The")
+        f"One run, of seed {seeds[0]}: how far its score moves from seed to seed is not known."
+        if alone
+        else (f"One seed ({seeds[0]}): the" if len(seeds) == 1 else "The")
         + " ranking has no error bars. "
         + (
             "How far a score moves from seed to seed was not measured, "
@@ -283,11 +288,6 @@ def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None =
         )
         + "so a small difference is not evidence."
     ]
-    alone = len(done) == 1 and len(done[0].complete) == 1
-    if alone:
-        told = [
-            f"One run, of seed {seeds[0]}: how far its score moves from seed to seed is not known."
-        ]
     best = done[0].best
     plateau = recipe.task.levels("validation").plateau
     sign = 1 if recipe.task.direction == "maximize" else -1
