@@ -45,12 +45,14 @@ def component_class(group: str, value: Any, path: Path) -> tuple[type[Component]
     return cls, {name: v for name, v in value.items() if name != "kind"}
 
 
-def model(cls: type[M], fields: Mapping[str, Any], path: Path = ()) -> M:
+def model(cls: type[M], fields: Any, path: Path = ()) -> M:
     """`cls(**fields)`, with every unknown, missing or wrong field told in one sentence.
 
     Raises:
-        InvalidValues: all of them, with places.
+        InvalidValues: all of them, with places; or it is no mapping.
     """
+    if not isinstance(fields, Mapping):
+        raise InvalidValues([(path, f"expected keys and values, got {fields!r}")])
     try:
         return cls(**fields)
     except ValidationError as error:
@@ -115,9 +117,9 @@ def _wanted(item: Any) -> str:
     match item["type"]:
         case "literal_error":
             return str(context["expected"])
-        case "int_type":
+        case "int_type" | "int_parsing" | "int_from_float":
             return "a whole number"
-        case "float_type":
+        case "float_type" | "float_parsing":
             return "a number"
         case "string_type":
             return "text"
@@ -141,6 +143,8 @@ def _wanted(item: Any) -> str:
             return "a finite number"
         case "multiple_of":
             return f"a multiple of {context['multiple_of']}"
+        case "json_type" | "json_invalid":
+            return "JSON"
         case "string_too_short":
             return "text that is not empty"
         case _:

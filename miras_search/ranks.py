@@ -16,13 +16,10 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miras_search.folder import RECORD
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from miras_search.record import Ending
     from miras_search.trial import TrialSpec
@@ -97,8 +94,11 @@ class Failed(Exception):
 
 
 @contextmanager
-def crew(spec: TrialSpec, count: int) -> Iterator[Rank]:
+def crew(spec: TrialSpec, count: int, close: Callable[[Ending, str], object]) -> Iterator[Rank]:
     """The first of `count` processes, while the others are there.
+
+    `close` writes the record of a trial whose first process waits for ever for one that is gone:
+    it ends then, at once.
 
     Raises:
         Failed: what another one ended with, in place of the error that this makes here.
@@ -116,7 +116,7 @@ def crew(spec: TrialSpec, count: int) -> Iterator[Rank]:
     others: list[Other] = []
     try:
         for index in range(1, count):
-            others.append(Other(spec, Rank(index, count, port)))
+            others.append(Other(spec, Rank(index, count, port), close))
         yield Rank(0, count, port)
     except Exception as error:
         for other in others:
@@ -137,11 +137,11 @@ def crew(spec: TrialSpec, count: int) -> Iterator[Rank]:
 class Other(threading.Thread):
     """A process that is not the first, and the thread that waits for its end."""
 
-    def __init__(self, spec: TrialSpec, rank: Rank) -> None:
+    def __init__(self, spec: TrialSpec, rank: Rank, close: Callable[[Ending, str], object]) -> None:
         import torch
 
         super().__init__(daemon=True)
-        self.spec, self.rank = spec, rank
+        self.rank, self.close = rank, close
         self.failure: tuple[Ending, str] | None = None
         self.ended = math.inf
         self.released = threading.Event()
@@ -160,7 +160,7 @@ class Other(threading.Thread):
 
     def run(self) -> None:
         """Where the first process waits for this one for ever, the trial ends with it."""
-        from miras_search.trial import died, outcome
+        from miras_search.trial import died
 
         assert self.process.stdout
         with self.process.stdout as out:
@@ -172,7 +172,7 @@ class Other(threading.Thread):
         state, reason = json.loads(told) if told else died("it", code)
         self.failure = (state, f"{who}: {reason}")
         if not self.released.wait(GRACE):
-            outcome(self.spec, *self.failure).write(Path(self.spec.folder) / RECORD)
+            self.close(*self.failure)
             os._exit(1)
 
     def end(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from miras_search import parsing
 from miras_search.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,10 +94,9 @@ class TrialRecord(BaseModel, frozen=True):
             UserError: it is not a record, or cannot be read.
         """
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            return parsing.model(cls, json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            why = "; ".join(line.strip() for line in str(error).splitlines()[:3])
-            told = f"{path}: expected the record of a trial: {why}"
+            told = f"{path}: expected the record of a trial: {str(error).splitlines()[0]}"
             raise UserError(f"{told}. Without the file, resume runs the trial again") from None
 
 

@@ -72,16 +72,19 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
         curve.append(point)
         on_point(point)
 
+    def close(state: Ending, reason: str | None) -> TrialRecord:
+        seconds = time.monotonic() - began
+        record = outcome(spec, state, reason, curve=tuple(curve), seconds=seconds, **found)
+        record.write(Path(spec.folder) / RECORD)
+        return record
+
     state, reason = "complete", None
     try:
-        with ranks.crew(spec, spec.recipe.get("devices", 1)) as rank:
+        with ranks.crew(spec, spec.recipe.get("devices", 1), close) as rank:
             found |= _train(spec, keep, rank)
     except Exception as error:
         state, reason = _ended(error)
-    seconds = time.monotonic() - began
-    record = outcome(spec, state, reason, curve=tuple(curve), seconds=seconds, **found)
-    record.write(Path(spec.folder) / RECORD)
-    return record
+    return close(state, reason)
 
 
 def follow(spec: TrialSpec, rank: ranks.Rank) -> tuple[Ending, str] | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from miras_search.finals import wanted
 from miras_search.folder import RECORD, StudyFolder
 from miras_search.recipe import Recipe
 from miras_search.record import Point, TrialRecord
+from miras_search.report.leaderboard import variant_of
 from miras_search.space import Space
 from miras_search.trial import TrialSpec
 from miras_search.variant import Variant
@@ -104,6 +107,17 @@ def study(how: Recipe) -> list[TrialRecord]:
         failed = record(len(records), variants()[2], None, how=how, lr=0.01 * len(records))
         records.append(failed.model_copy(update={"state": state, "reason": reason}))
     return records
+
+
+def finals(
+    searched: Sequence[TrialRecord], how: Recipe, scores: Sequence[float]
+) -> list[TrialRecord]:
+    """The runs of the finals, seed by seed, with these scores."""
+    runs = enumerate(zip(wanted(searched, how).items(), scores, strict=True), len(searched))
+    return [
+        record(i, variant_of(trial), score, how=how, lr=lr, seed=seed, phase="finals")
+        for i, (((_, lr, seed), trial), score) in runs
+    ]
 
 
 def spec(number: int, variant: Variant, how: Recipe, folder: str) -> TrialSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +94,69 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
         Table.load(tmp_path / "bare.parquet")
     told = made.trials.replace_schema_metadata({METADATA: json.dumps({"format": 9})})
     parquet.write_table(told, tmp_path / "later.parquet")
-    with pytest.raises(UserError, match="expected a table of format 1, got 9"):
+    with pytest.raises(UserError, match="format: expected 1, got 9"):
         Table.load(tmp_path / "later.parquet")
+
+
+@pytest.mark.parametrize(
+    ("about", "told"),
+    [
+        ({"format": 1}, "space: this key is required"),
+        ([1], r"expected keys and values, got \[1\]"),
+        ({"format": 1, "space": 3}, "space: expected keys and values, got 3"),
+    ],
+)
+def test_metadata_that_is_damaged_is_told(tmp_path: Path, about: object, told: str) -> None:
+    from pyarrow import parquet
+
+    trials = table(value, seeds=1).trials
+    file = tmp_path / "made.parquet"
+    parquet.write_table(trials.replace_schema_metadata({METADATA: json.dumps(about)}), file)
+    with pytest.raises(UserError, match=f"made.parquet: expected a table of trials: {told}"):
+        Table.load(file)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ({"lr": None}, "lr: expected a number, got None"),
+        ({"lr": 0.0}, "lr: expected more than 0.0, got 0.0"),
+        ({"seconds": math.nan}, "seconds: expected a finite number, got nan"),
+        ({"score": math.inf}, "score: expected a finite number, got inf"),
+        ({"variant": "matrix"}, "variant: expected JSON, got 'matrix'"),
+        ({"variant": None}, "variant: expected JSON, got None"),
+        ({"curve_step": None}, "curve_step: expected a list, got None"),
+        ({"curve_step": [20]}, ": expected a curve of as many rising steps as scores"),
+        ({"curve_step": [20, 40, 60, 60, 80]}, ": expected a curve of as many rising steps"),
+    ],
+)
+def test_rows_that_are_damaged_are_told(tmp_path: Path, damage: dict, told: str) -> None:
+    import pyarrow
+
+    made = table(value, seeds=1)
+    rows = made.trials.to_pylist()
+    rows[3] |= damage
+    trials = pyarrow.Table.from_pylist(rows, schema=made.trials.schema)
+    replace(made, trials=trials).write(tmp_path / "made.parquet")
+    with pytest.raises(UserError) as found:
+        Table.load(tmp_path / "made.parquet")
+    assert len(found.value.problems) == 1
+    assert "made.parquet: expected a table of trials: trials[3]" in str(found.value)
+    assert told in str(found.value)
+
+
+def test_tables_that_cannot_be_replayed_are_told(tmp_path: Path) -> None:
+    made = table(value, seeds=1)
+    with pytest.raises(UserError, match="no trial completed"):
+        Outcomes.of(replace(made, trials=made.trials.slice(0, 0)))
+    column = made.trials.schema.get_field_index("variant")
+    strange = made.trials.set_column(column, "variant", [['{"memory": "matrx"}'] * 320])
+    with pytest.raises(UserError, match=r"table of space: memory: .*did you mean 'matrix'"):
+        Outcomes.of(replace(made, trials=strange))
+    fewer = made.trials.drop_columns(["seconds"]).replace_schema_metadata(None)
+    replace(made, trials=fewer).write(tmp_path / "fewer.parquet")
+    with pytest.raises(UserError, match=r"fewer.parquet: expected a table of trials: "):
+        Table.load(tmp_path / "fewer.parquet")
 
 
 @pytest.mark.parametrize(("task", "sign"), [("mqar", 1), ("bytes", -1)])

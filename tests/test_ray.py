@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import psutil
 import pytest
 from study_files import Silent, apart, command, results, run, write
 
+from miras_search import executor
 from miras_search.errors import UserError
 from miras_search.executor import set_up_ray
 from miras_search.recipe import Recipe, load_pair
@@ -98,6 +101,33 @@ def test_a_cluster_of_two_nodes_runs_a_sweep(tmp_path: Path, cluster: Any) -> No
     assert not (tmp_path / "no").exists()
     found = sweep(tmp_path, "out", *how)
     assert [r["state"] for r in found] == ["complete"] * 8
+
+
+@pytest.mark.slow  # half a minute to see one sentence
+def test_a_cluster_that_asks_for_a_token_is_joined_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray start` asks for one where it finds one, and nobody has set RAY_AUTH_MODE for us."""
+    (tmp_path / "token").write_text("0123456789abcdef" * 4)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    head = subprocess.Popen(
+        [Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={port}"]
+        + ["--num-cpus=1", "--include-dashboard=false", "--disable-usage-stats"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert head.stdout
+        assert any("Ray runtime started" in line for line in head.stdout)
+        how = ("executor=ray", f"address=127.0.0.1:{port}", "accelerator=gpu")
+        refused = apart("sweep", *write(tmp_path), *how)
+        assert refused.stderr.startswith("error: accelerator: gpu, but no node of the Ray cluster")
+    finally:
+        head.terminate()
+        head.communicate()
 
 
 @pytest.mark.slow
@@ -213,3 +243,28 @@ def test_no_cluster_at_the_address_is_one_sentence(tmp_path: Path) -> None:
     assert "no Ray cluster at '127.0.0.1:1'" in told.stderr
     assert "Traceback" not in told.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what listens at '{}' is no Ray cluster"),
+        (b"", "what listens at '{}' is no Ray cluster"),
+        (None, "no Ray cluster at '{}': timed out"),
+    ],
+)
+def test_what_is_no_ray_is_not_waited_for(
+    answer: bytes | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something else answers, closes the connection or says nothing."""
+    monkeypatch.setattr(executor, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        asked = pool.submit(executor.check_cluster, address)
+        connection, _ = server.accept()
+        with connection:
+            if answer is not None:
+                connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+            with pytest.raises(UserError, match=told.format(address)):
+                asked.result(30)

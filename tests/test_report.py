@@ -20,6 +20,7 @@ import pytest
 import study_samples as samples
 from rich.console import Console
 
+from miras_search.finals import standing
 from miras_search.recipe import Recipe
 from miras_search.registry import kinds
 from miras_search.report import equations, figures, svg, text
@@ -124,6 +125,11 @@ def planted(how, **effects):
     return records
 
 
+def figure_rows(folder, name):
+    with (folder.figures / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
     records = planted(how, mlp=0.1, momentum=-0.1)
     found = differences(best_per_variant(records, how), how)
@@ -137,10 +143,23 @@ def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
     assert worse == pytest.approx(-better)
     flat = " ".join(printed(records, how, 100).split())
     assert re.search(r"made a difference over 24 variants: memory \(\d\d%\), algo\w+ \(", flat)
-    page = write_report(samples.folder(tmp_path / "study", how, records)).read_text()
-    assert page.count('class="n shown"') == 2
-    assert "Memory, with all other axes equal" in page
-    assert "Bias, with all other axes equal" not in page
+    folder = samples.folder(tmp_path / "study", how, records)
+    page = write_report(folder).read_text()
+    assert "Kinds, with all other axes equal" in page
+    told = figure_rows(folder, "effects")
+    assert {row["effect"] for row in told if row["shown"] == "True"} == {"memory", "algorithm"}
+    assert [row["effect"] for row in told][:3] == ["memory", "memory x bias", "bias"]
+    for row in told:
+        effect = found.found[row["effect"]]
+        assert float(row["share"]) == effect.share
+        told_there = f"{effect.name}: {text.percent(effect.share or 0.0)} of the variance"
+        assert f"<title>{told_there}, p {effect.p:.2g}, q {effect.q:.2g}</title>" in page
+    kinds = {(r["axis"], r["kind"]): float(r["difference"]) for r in figure_rows(folder, "kinds")}
+    assert kinds == {
+        (axis, kind): value
+        for axis in ("memory", "algorithm")
+        for kind, value in found.against_mean[axis].items()
+    }
 
 
 def test_more_is_asked_of_an_effect_where_the_sampler_learned():
@@ -161,9 +180,10 @@ def test_more_is_asked_of_an_effect_where_the_sampler_learned():
 def test_noise_makes_no_difference(how, tmp_path):
     records = planted(how)
     assert "none is shown to make a difference" in " ".join(printed(records, how, 100).split())
-    page = write_report(samples.folder(tmp_path / "study", how, records)).read_text()
-    assert 'class="n shown"' not in page
-    assert "with all other axes equal" not in page
+    folder = samples.folder(tmp_path / "study", how, records)
+    assert "with all other axes equal" not in write_report(folder).read_text()
+    assert {row["shown"] for row in figure_rows(folder, "effects")} == {"False"}
+    assert not (folder.figures / "kinds.csv").exists()
 
 
 def test_a_kind_of_one_variant_is_not_judged(how):
@@ -414,7 +434,7 @@ def test_the_page_of_a_study(how, tmp_path):
     path = write_report(folder)
     assert path == folder.report_file
     page, shown = check(path.read_text())
-    assert page.tags.count("svg") == 7
+    assert page.tags.count("svg") == len([*folder.figures.glob("*.svg")]) == 8
     assert "<script>alert(1)</script>" in shown
     assert "<script>alert('x')</script>" in shown
     entries = best_per_variant(records, how)
@@ -426,6 +446,21 @@ def test_the_page_of_a_study(how, tmp_path):
     assert "128x8" in shown or how.task.kind == "bytes"
     levels = how.task.levels("validation")
     assert all(f"{level:.4f}" in shown for level in text.known_levels(levels).values())
+    assert "The equation of each of the first 10" in shown
+
+
+def test_the_leaderboard_has_the_intervals_of_the_finals(tmp_path):
+    how = samples.recipe(finalists=2, seeds=3)
+    records = samples.study(how)
+    records += samples.finals(records, how, (0.8, 0.4, 0.9, 0.5, 1.0, 0.6))
+    outcome = standing(records, how)
+    assert outcome is not None
+    assert len(outcome.finalists) == 2
+    _, shown = check(write_report(samples.folder(tmp_path / "study", how, records)).read_text())
+    for finalist in outcome.finalists:
+        # In the table of the finals and in the leaderboard; the first on top of the page as well.
+        told = f"{text.score(finalist.mean)} {text.interval(finalist.margin)}"
+        assert shown.count(told) == (3 if finalist is outcome.first else 2)
 
 
 @pytest.mark.parametrize(("count", "failed"), [(0, 0), (1, 0), (0, 2), (2, 1)])

@@ -189,9 +189,16 @@ def test_a_damaged_record_is_named_with_a_way_out(tmp_path: Path) -> None:
     with begin(tmp_path) as study:
         pretend(study)
     file = study.folder.record_file(3)
-    file.write_text(file.read_text()[:100])
-    with pytest.raises(UserError, match=r"00003.*Without the file, resume runs the trial again"):
-        begin(tmp_path).__enter__()
+    record = file.read_text()
+    for damage, told in (
+        (record[:2], "Expecting property name"),
+        ("[]", r"expected keys and values, got \[\]"),
+        (record.replace('"seed": 0', '"seed": "x"', 1), "seed: expected a whole number, got 'x'"),
+    ):
+        file.write_text(damage)
+        way_out = "Without the file, resume runs the trial again"
+        with pytest.raises(UserError, match=rf"00003.*the record of a trial: {told}.*\. {way_out}"):
+            begin(tmp_path).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -304,7 +311,9 @@ def test_a_killed_worker_costs_its_trial_alone(tmp_path: Path) -> None:
         local.execute(study, 1, Killer())
     states = [r["state"] for r in results(tmp_path / "out")]
     assert states == ["complete", "out of memory", "complete"]
-    assert "killed" in results(tmp_path / "out")[1]["reason"]
+    killed = StudyFolder(tmp_path / "out").records()[1]
+    assert "killed" in str(killed.reason)
+    assert killed.seconds > killed.curve[0].seconds > 0
 
 
 def finished(folder: Path) -> dict[str, bytes]:

@@ -173,11 +173,7 @@ def test_sync_and_report(offline: Path) -> None:
 def test_finals_reach_the_summary() -> None:
     how = samples.recipe(finalists=2, seeds=3)
     searched = [samples.record(i, v, 0.9, how=how) for i, v in enumerate(samples.variants()[:2])]
-    scores = (0.8, 0.4, 0.9, 0.5, 1.0, 0.6)  # of the first and the second, seed by seed
-    again = [
-        samples.record(2 + i, variant_of(r), scores[i], how=how, lr=lr, seed=seed, phase="finals")
-        for i, ((_, lr, seed), r) in enumerate(finals.wanted(searched, how).items())
-    ]
+    again = samples.finals(searched, how, (0.8, 0.4, 0.9, 0.5, 1.0, 0.6))
     outcome = finals.standing([*searched, *again], how)
     assert outcome is not None
     told = wandb_log._standing([*searched, *again], how)

@@ -60,7 +60,10 @@ class Outcomes:
         endless = reach.uncountable(space, recipe) or recipe.lr.continuous("lr")
         if endless:
             raise UserError(f"table of {space.name}: a replay needs a finite space: {endless}")
-        digest = {text: _digest(text) for text in set(trials["variant"].to_pylist())}
+        try:
+            digest = {text: _digest(text) for text in set(trials["variant"].to_pylist())}
+        except UserError as error:
+            raise UserError(f"table of {space.name}: {p}" for p in error.problems) from None
         keys = zip(trials["variant"].to_pylist(), trials["lr"].to_pylist(), strict=True)
         tried = [(digest[text], lr) for text, lr in keys]
         pool = Pool.of(space, recipe, keep=set(tried))

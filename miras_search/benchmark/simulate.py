@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,8 +114,9 @@ def _print(
     ceiling = float(curves[YARDSTICK]["trials"].declared[-1])
     _print_costs(outcomes, curves, "tried", SURE, console)
     _print_costs(outcomes, curves, "declared", SURE * ceiling, console)
+    means = " by means over seeds" if max(map(len, outcomes.rows)) > 1 else ""
     console.print(
-        f"tried: one of the best {TOP:.0%} by means over seeds was trained. declared: it also "
+        f"tried: one of the best {TOP:.0%}{means} was trained. declared: it also "
         f"looked best, by one trial of each, as for {ceiling:.1%} of searches of every point.",
         highlight=False,
     )
@@ -126,8 +128,8 @@ def _print(
         shown.add_row(name, f"{line.rank[at]:.1f}", f"{line.regret[at]:.4f}", f"{took:.2f} ms")
     console.print(shown)
     console.print(
-        f"rank: variants better than the incumbent after {at + 1} trials. regret: what its mean "
-        "over seeds lacks.",
+        f"rank: variants better than the incumbent after {at + 1} trials. regret: how much "
+        "less that is worth than the best.",
         highlight=False,
     )
     _print_improvement(outcomes, found, console)
@@ -141,9 +143,9 @@ def _print_costs(
     console: Console,
 ) -> None:
     """How many searches have met the event early and at the end, and what `share` of them costs."""
-    to, of = f"to {share:.1%}", f"of {YARDSTICK}'s"
+    to, of = f"to {share:.1%}", f"of\n{YARDSTICK}'s"
     at = early(outcomes)
-    names = (f"after {at}", "at the end", f"trials {to}", of, f"time {to}", of)
+    names = (f"after {at}", "at the end", f"trials\n{to}", of, f"time\n{to}", of)
     shown = plain_table(event, names)
     for name, own in curves.items():
         line = getattr(own["trials"], event)
@@ -159,20 +161,18 @@ def _print_costs(
 
 
 def _print_improvement(outcomes: Outcomes, found: Mapping[str, Replays], console: Console) -> None:
-    """Each sampler against each other."""
+    """Each pair of samplers."""
     worth = {name: worth_early(outcomes, own) for name, own in found.items()}
-    first = f"better for {early(outcomes)} trials' steps"
-    shown = plain_table(first, (f"than {name}" for name in worth))
-    for name, ours in worth.items():
-        cells = []
-        for other, theirs in worth.items():
-            share, low, high = improvement(ours, theirs)
-            cells.append(text.NONE if other == name else f"{share:.1%} ({low:.1%}-{high:.1%})")
-        shown.add_row(name, *cells)
+    shown = plain_table(
+        f"better for {early(outcomes)} trials' steps", ("than", "probability", "95 % interval")
+    )
+    for theirs, ours in combinations(worth, 2):
+        share, low, high = improvement(worth[ours], worth[theirs])
+        shown.add_row(ours, theirs, f"{share:.1%}", f"{low:.1%} to {high:.1%}")
     console.print(shown)
     console.print(
-        "Probability that a search has the better incumbent, ties half, with the 95 % interval of "
-        "a bootstrap over searches.",
+        "That a search has the better incumbent, ties half; the interval is of a bootstrap over "
+        "searches.",
         highlight=False,
     )
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from miras_search import shipped
+from pydantic import BaseModel, Field, Json, model_validator
+
+from miras_search import parsing, shipped
 from miras_search.errors import UserError
 from miras_search.recipe import Recipe
 from miras_search.registry import CHOICES
@@ -23,10 +25,36 @@ if TYPE_CHECKING:
     from miras_search.folder import StudyFolder
     from miras_search.record import TrialRecord
 
-FORMAT = 1
-"""Of the file; another is refused."""
 METADATA = b"miras_search"
 """Key of the file's metadata, JSON: format, space, recipe, metric, direction, versions."""
+
+
+class _About(BaseModel, strict=True):
+    """What the metadata has to say."""
+
+    format: Literal[1]
+    """Of the file; another is refused."""
+    space: dict[str, Any]
+    recipe: dict[str, Any]
+    versions: dict[str, list[str]]
+
+
+class _Row(BaseModel, strict=True, allow_inf_nan=False):
+    """What of a trial decides a replay."""
+
+    variant: Json[dict[str, Any]]
+    lr: Annotated[float, Field(gt=0)]
+    score: float | None
+    seconds: Annotated[float, Field(ge=0)]
+    curve_step: list[Annotated[int, Field(gt=0)]]
+    curve_score: list[Annotated[float, Field(allow_inf_nan=True)]]
+
+    @model_validator(mode="after")
+    def _curve(self) -> _Row:
+        steps = self.curve_step
+        if len(steps) != len(self.curve_score) or steps != sorted(set(steps)):
+            raise ValueError("expected a curve of as many rising steps as scores")
+        return self
 
 
 @dataclass(frozen=True)
@@ -103,16 +131,17 @@ class Table:
         file = shipped.table(file)
         try:
             trials = parquet.read_table(file)
-            about = json.loads((trials.schema.metadata or {})[METADATA])
+            about = parsing.model(_About, json.loads((trials.schema.metadata or {})[METADATA]))
+            trials = trials.cast(_schema())
+            made = cls(
+                Space.from_dict(about.space), Recipe.from_dict(about.recipe), trials, about.versions
+            )
+            for i, row in enumerate(trials.select([*_Row.model_fields]).to_pylist()):
+                parsing.model(_Row, row, ("trials", i))
         except (OSError, pyarrow.ArrowException, KeyError, ValueError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{file}: expected a table of trials: {why}") from None
-        if about["format"] != FORMAT:
-            told = f"expected a table of format {FORMAT}, got {about['format']}"
-            raise UserError(f"{file}: {told}")
-        trials = trials.cast(_schema())
-        space, recipe = Space.from_dict(about["space"]), Recipe.from_dict(about["recipe"])
-        return cls(space, recipe, trials, about["versions"])
+        return made
 
     def write(self, file: str | Path) -> None:
         """Write one Parquet file, whole or not at all.
@@ -123,7 +152,7 @@ class Table:
         from pyarrow import parquet
 
         about = {
-            "format": FORMAT,
+            "format": 1,
             "space": self.space.to_dict(),
             "recipe": self.recipe.to_dict(),
             "metric": self.recipe.task.metric,

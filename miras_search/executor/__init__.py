@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 from miras_search.errors import UserError
 
@@ -15,6 +16,12 @@ RAY_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
 }
 
+PATIENCE = 10.0
+"""Seconds for an answer from an address."""
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+"""The frame, of type 4, that both ends of HTTP/2, and so of gRPC, begin with (RFC 9113, 3.4)."""
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
+
 
 def set_up_ray(address: str | None) -> None:
     """Set what Ray reads from the environment when it is imported; what a user has set stays.
@@ -25,15 +32,24 @@ def set_up_ray(address: str | None) -> None:
     settings = dict(RAY_SETTINGS)
     if address is None:
         settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    elif _has_token():
+        # So does `ray start`; a cluster that asks for no token lets in who has one.
+        settings["RAY_AUTH_MODE"] = "token"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 
 
+def _has_token() -> bool:
+    """Whether Ray finds the token of a cluster, where it looks for one."""
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
+
+
 def check_cluster(address: str) -> None:
-    """See whether somebody listens at HOST:PORT: Ray itself tries for minutes.
+    """See whether a server of gRPC, as Ray is one, listens at HOST:PORT: Ray tries for minutes.
 
     Raises:
-        UserError: nobody does, or it is no address.
+        UserError: none does, or it is no address.
     """
     if address == "auto":
         return
@@ -41,6 +57,12 @@ def check_cluster(address: str) -> None:
     if not host or not port.isdigit():
         raise UserError(f"address: expected HOST:PORT or auto, got '{address}'")
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as found:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            found.sendall(HELLO)
+            answer = found.makefile("rb").read(len(SETTINGS))
     except (OSError, OverflowError) as error:
         raise UserError(f"address: no Ray cluster at '{address}': {error}") from None
+    if answer[3:4] != SETTINGS[3:4]:
+        raise UserError(f"address: what listens at '{address}' is no Ray cluster")

@@ -77,11 +77,13 @@ class Worker:
         _start(self.process)
         theirs.close()
         self.spec: TrialSpec | None = None
+        self.curve: list[Point] = []
+        """Of the running trial."""
         self.alive = True
 
     def give(self, spec: TrialSpec) -> None:
         """Start a trial."""
-        self.spec, self.since = spec, time.monotonic()
+        self.spec, self.since, self.curve = spec, time.monotonic(), []
         self.connection.send(spec)
 
     def answer(self, stop: str | None) -> None:
@@ -99,6 +101,8 @@ class Worker:
         number = self.spec.number
         if isinstance(told, TrialRecord):
             self.spec = None
+        else:
+            self.curve.append(told)
         return number, told
 
     def stop(self) -> None:
@@ -118,7 +122,8 @@ class Worker:
         if file.is_file():
             return TrialRecord.read(file)
         state, reason = died("the worker process", self.process.exitcode or 0)
-        record = outcome(spec, state, reason, seconds=time.monotonic() - self.since)
+        seconds = time.monotonic() - self.since
+        record = outcome(spec, state, reason, curve=tuple(self.curve), seconds=seconds)
         record.write(file)
         return record
 

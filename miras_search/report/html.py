@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from miras_search import finals, reach
 from miras_search.record import write_whole
-from miras_search.report import continual, equations, figures, text
+from miras_search.report import continual, equations, figures, interactions, text
 from miras_search.report.differences import differences
 from miras_search.report.leaderboard import (
     Entry,
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 COUNTED = 20_000
 """Combinations that a report takes the time to tell apart."""
+LEADING = 10
+"""Variants whose equations are shown."""
 
 
 def write_report(folder: StudyFolder) -> Path:
@@ -54,9 +56,11 @@ def write_report(folder: StudyFolder) -> Path:
     outcome = finals.standing(records, recipe)
     best = finals.winner(records, recipe)
     winner = Entry(variant_of(best), (best,)) if best else None
+    made = differences(entries, recipe)
     intervals = figures.intervals(outcome, entries, recipe) if outcome else None
+    effects = interactions.draw(made, recipe) if made else []
     pictures = figures.draw(entries, recipe)
-    for picture in [*pictures, *([intervals] if intervals else [])]:
+    for picture in [*pictures, *effects, *([intervals] if intervals else [])]:
         picture.write(folder.figures)
     script = files("miras_search.report").joinpath("sort.js").read_text()
     page = (
@@ -74,7 +78,13 @@ def write_report(folder: StudyFolder) -> Path:
             shared=shared_choices(entries),
             sized=sizes_differ(entries),
             winner=winner,
-            equations=winner.variant.equations() if winner else {},
+            equations=_update(winner.variant) if winner else [],
+            leading=[
+                (entry, _equations(entry.variant))
+                for entry in entries[:LEADING]
+                if entry.best.score is not None
+            ],
+            finalists={f.variant.digest: f for f in outcome.finalists} if outcome else {},
             heading=text.heading(entries, outcome),
             verdict=text.verdict(entries, outcome, recipe),
             order=text.ORDER,
@@ -89,7 +99,8 @@ def write_report(folder: StudyFolder) -> Path:
             levels=_levels(recipe),
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),
-            differences=differences(entries, recipe),
+            differences=made,
+            effects=effects,
             unjudged=text.unjudged(entries),
             figures=pictures,
             foretelling=text.foretelling(records),
@@ -129,6 +140,19 @@ def _environment() -> Environment:
     environment.filters |= {"label": label}
     environment.filters |= {"summary": continual.told, "differing": text.differences}
     return environment
+
+
+def _update(variant: Variant) -> list[str]:
+    """What the memory does at every token, line by line."""
+    told = variant.equations()
+    return told.get("algorithm", told["memory"]).split(";  ")
+
+
+def _equations(variant: Variant) -> list[str]:
+    """The memory, what it minimises and its update, line by line."""
+    told = variant.equations()
+    learned = [told["memory"], told["bias"]] if "bias" in told else []
+    return learned + _update(variant)
 
 
 def _choices(variant: Variant) -> list[tuple[str, Component, str, str]]:
