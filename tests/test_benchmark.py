@@ -357,6 +357,34 @@ def test_a_pruner_spares_what_early_scores_foretell(pruner: str) -> None:
     assert spared.seconds == pytest.approx(own.cumsum(1) / 100)
 
 
+def test_finals_are_run_on_the_seeds_that_the_search_has_not_met() -> None:
+    """Against a loop over dictionaries, on scores that depend on the seed more than on the point;
+    with other seeds unheard of, or few searches, there are no finals."""
+    scores = additive(pool(), np.random.default_rng(0), noise=4.0)
+    scores[5, 1] = -math.inf
+    found = outcomes(pool(), scores)
+    replays = replay(found, "random", 50, 40, 0)
+    trials = round(verdict.EARLY * len(found.pool))
+    finite = np.maximum(scores, scores[np.isfinite(scores)].min())
+    expected = []
+    for tried, rows in zip(replays.tried[:, :trials], replays.rows[:, :trials], strict=True):
+        looked = {int(p): float(scores.ravel()[row]) for p, row in zip(tried, rows, strict=True)}
+        met = {int(p): int(row) % 3 for p, row in zip(tried, rows, strict=True)}
+        three = sorted(looked, key=lambda p: -looked[p])[:3]
+        means = {p: np.mean([finite[p, s] for s in range(3) if s != met[p]]) for p in three}
+        expected.append(max(means, key=lambda p: means[p]))
+    assert (replays.rows // 3 == replays.tried).all()
+    winners = verdict.crowned(found, replays, 3)
+    assert winners is not None
+    assert winners.tolist() == expected
+    one = verdict.crowned(found, replays, 1)
+    assert one is not None
+    assert (one == verdict.declared(found, replays)).all()
+    assert (winners != one).mean() > 0.3
+    alone = outcomes(pool(), scores[:, :1])
+    assert verdict.crowned(alone, replay(alone, "random", 2, 40, 0), 3) is None
+
+
 def test_the_command_line_replays_a_table(tmp_path: Path) -> None:
     table(value, seeds=2).write(tmp_path / "made.parquet")
     file = str(tmp_path / "made.parquet")

@@ -113,9 +113,9 @@ def test_a_cluster_that_asks_for_a_token_is_joined_with_it(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
+    how = ("--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false")
     head = subprocess.Popen(
-        [Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={port}"]
-        + ["--num-cpus=1", "--include-dashboard=false", "--disable-usage-stats"],
+        [Path(sys.executable).parent / "ray", "start", *how, "--disable-usage-stats"],
         stdout=subprocess.PIPE,
         text=True,
     )

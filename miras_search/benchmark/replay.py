@@ -116,6 +116,8 @@ class Replays:
     method: str
     tried: np.ndarray
     """The point of each trial."""
+    rows: np.ndarray
+    """The trial of the table that it was looked up in."""
     ended: np.ndarray
     """Whether the trial ran to its end."""
     incumbent: np.ndarray
@@ -152,6 +154,7 @@ def replay(outcomes: Outcomes, method: str, replays: int, trials: int, seed: int
     return Replays(
         method,
         points,
+        rows,
         ended,
         np.take_along_axis(points, _leaders(score), axis=1),
         np.broadcast_to(np.arange(1, trials + 1), rows.shape),

@@ -18,10 +18,11 @@ from miras_search.benchmark.verdict import (
     TOP,
     UNITS,
     best,
+    crowned,
     curve,
+    declared,
     early,
     improvement,
-    worth_early,
 )
 from miras_search.errors import nearest
 from miras_search.pruning import PRUNERS
@@ -32,6 +33,7 @@ from miras_search.report.leaderboard import plain_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from rich.console import Console
 
     from miras_search.benchmark.verdict import Curve
@@ -49,6 +51,8 @@ class Settings(BaseModel, frozen=True, extra="forbid", strict=True):
     """Searches by each method."""
     budget: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Of a search, as a share of the points."""
+    finalists: Annotated[int, Field(ge=1)] = 3
+    """Variants that run again, on the other seeds of the table, after 5 % of the trials."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     out: Annotated[str, Field(min_length=1)] | None = None
     """Folder of the results; null is runs/<table>-replays."""
@@ -89,7 +93,7 @@ def simulate(file: str, settings: Settings, console: Console) -> Path:
     folder = Path(settings.out or Path("runs") / f"{shipped.table(file).stem}-replays")
     write_whole(folder / "curves.csv", _csv(curves))
     _draw(curves, settings.budget, folder / "curves.svg")
-    _print(outcomes, found, curves, console)
+    _print(outcomes, found, curves, settings.finalists, console)
     return folder
 
 
@@ -109,6 +113,7 @@ def _print(
     outcomes: Outcomes,
     found: Mapping[str, Replays],
     curves: Mapping[str, Mapping[str, Curve]],
+    finalists: int,
     console: Console,
 ) -> None:
     ceiling = float(curves[YARDSTICK]["trials"].declared[-1])
@@ -120,19 +125,23 @@ def _print(
         f"looked best, by one trial of each, as for {ceiling:.1%} of searches of every point.",
         highlight=False,
     )
-    shown = plain_table("method", ("rank", "regret", "a proposal"))
-    at = early(outcomes) - 1
-    for name, own in curves.items():
-        line = own["trials"]
-        took = 1000 * found[name].wall / found[name].tried.size
-        shown.add_row(name, f"{line.rank[at]:.1f}", f"{line.regret[at]:.4f}", f"{took:.2f} ms")
-    console.print(shown)
+    spent = f"{early(outcomes)} trials"
+    _print_chosen(
+        outcomes, spent, {n: declared(outcomes, own) for n, own in found.items()}, console
+    )
+    winners = {name: crowned(outcomes, own, finalists) for name, own in found.items()}
+    over = {name: points for name, points in winners.items() if points is not None}
+    if over:
+        _print_chosen(outcomes, f"{spent} and finals of {finalists}", over, console)
     console.print(
-        f"rank: variants better than the incumbent after {at + 1} trials. regret: how much "
-        "less that is worth than the best.",
+        "Chosen after as many steps: what looks best, or wins the finals on the seeds that the "
+        "search has not met. rank: variants that are better. regret: how much less it is worth "
+        "than the best. Probability: of the better choice, ties half; the interval is of a "
+        "bootstrap over searches.",
         highlight=False,
     )
-    _print_improvement(outcomes, found, console)
+    speeds = (f"{n} {1000 * own.wall / own.tried.size:.2f} ms" for n, own in found.items())
+    console.print(f"A proposal took: {', '.join(speeds)}.", highlight=False)
 
 
 def _print_costs(
@@ -160,21 +169,22 @@ def _print_costs(
     console.print(shown)
 
 
-def _print_improvement(outcomes: Outcomes, found: Mapping[str, Replays], console: Console) -> None:
-    """Each pair of samplers."""
-    worth = {name: worth_early(outcomes, own) for name, own in found.items()}
-    shown = plain_table(
-        f"better for {early(outcomes)} trials' steps", ("than", "probability", "95 % interval")
-    )
-    for theirs, ours in combinations(worth, 2):
-        share, low, high = improvement(worth[ours], worth[theirs])
+def _print_chosen(
+    outcomes: Outcomes, spent: str, chosen: Mapping[str, np.ndarray], console: Console
+) -> None:
+    """How good the choice of each sampler is, and how often better than that of another."""
+    shown = plain_table(f"after {spent}", (f"best {TOP:.0%}", "rank", "regret"))
+    for name, points in chosen.items():
+        top = (outcomes.rank[points] < best(outcomes)).mean()
+        regret = outcomes.worth.max() - outcomes.worth[points].mean()
+        shown.add_row(name, f"{top:.1%}", f"{outcomes.rank[points].mean():.1f}", f"{regret:.4f}")
+    console.print(shown)
+    shown = plain_table(f"better after {spent}", ("than", "probability", "95 % interval"))
+    for theirs, ours in combinations(chosen, 2):
+        worth = outcomes.worth[chosen[ours]], outcomes.worth[chosen[theirs]]
+        share, low, high = improvement(*worth)
         shown.add_row(ours, theirs, f"{share:.1%}", f"{low:.1%} to {high:.1%}")
     console.print(shown)
-    console.print(
-        "That a search has the better incumbent, ties half; the interval is of a bootstrap over "
-        "searches.",
-        highlight=False,
-    )
 
 
 def _draw(curves: Mapping[str, Mapping[str, Curve]], budget: float, file: Path) -> None:

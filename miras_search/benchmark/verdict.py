@@ -79,10 +79,35 @@ def early(outcomes: Outcomes) -> int:
     return max(1, round(EARLY * len(outcomes.pool)))
 
 
-def worth_early(outcomes: Outcomes, replays: Replays) -> np.ndarray:
-    """[replays], the mean score of what each search has for the steps of so many whole trials."""
-    done = (replays.steps <= early(outcomes) * outcomes.steps.max()).sum(1)
-    return outcomes.worth[replays.incumbent[np.arange(len(done)), done - 1]]
+def declared(outcomes: Outcomes, replays: Replays) -> np.ndarray:
+    """[replays], the point that looks best for the steps of so many whole trials."""
+    done = _done_early(outcomes, replays)
+    return replays.incumbent[np.arange(len(done)), done - 1]
+
+
+def crowned(outcomes: Outcomes, replays: Replays, finalists: int) -> np.ndarray | None:
+    """[replays], the point that wins the finals after as many steps: the leading variants once
+    more on the seeds that the search has not met; None where a point has one seed only."""
+    if min(map(len, outcomes.rows)) < 2:
+        return None
+    score = np.maximum(outcomes.score, outcomes.score[np.isfinite(outcomes.score)].min())
+    found = np.where(replays.ended, outcomes.score[replays.rows], -np.inf)
+    winners = []
+    for r, done in enumerate(_done_early(outcomes, replays)):
+        leading: dict[str, int] = {}
+        for i in np.argsort(-found[r, :done], kind="stable"):
+            leading.setdefault(outcomes.pool.candidates[replays.tried[r, i]].digest, i)
+        means: dict[int, float] = {}
+        for i in [*leading.values()][:finalists]:
+            own = outcomes.rows[replays.tried[r, i]]
+            means[replays.tried[r, i]] = score[own[own != replays.rows[r, i]]].mean()
+        winners.append(max(means, key=lambda point: means[point]))
+    return np.array(winners)
+
+
+def _done_early(outcomes: Outcomes, replays: Replays) -> np.ndarray:
+    """[replays], how many trials have ended by then."""
+    return (replays.steps <= early(outcomes) * outcomes.steps.max()).sum(1)
 
 
 def improvement(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
