@@ -265,6 +265,54 @@ def test_caveats_say_only_what_is_so():
     assert text.caveats([], recipe) == []
 
 
+def test_rates_at_the_edge_are_told():
+    recipe, (first, second) = samples.recipe(), samples.variants()[:2]
+
+    def told(*scores):
+        """Of two variants, each at three rates."""
+        found = [
+            samples.record(i, (first, second)[i // 3], score, lr=1e-3 * 2 ** (i % 3))
+            for i, score in enumerate(scores)
+        ]
+        return [c for c in text.caveats(best_per_variant(found, recipe), recipe) if "tried" in c]
+
+    assert told(0.1, 0.2, 0.3, 0.1, 0.3, 0.2) == []  # one of two
+    (high,) = told(0.1, 0.2, 0.3, 0.1, 0.2, 0.4)
+    assert high.startswith("2 of 2 variants did best at the highest learning rate tried, 0.004:")
+    (low,) = told(0.3, 0.2, 0.1, 0.4, 0.2, 0.1)
+    assert low.startswith("2 of 2 variants did best at the lowest learning rate tried, 0.001:")
+    one_rate = [samples.record(0, first, 0.9), samples.record(1, second, 0.8)]
+    assert "rate tried" not in " ".join(text.caveats(best_per_variant(one_rate, recipe), recipe))
+
+
+@pytest.mark.parametrize("task", ["mqar", "bytes"])
+def test_who_leads_elsewhere_is_told(task):
+    recipe = samples.recipe(task, finalists=2, seeds=3)
+    sign = 1 if task == "mqar" else -1
+    first, second = samples.variants()[:2]
+    name = f"test/{recipe.task.metric}"
+
+    def told(tests, records=()):
+        found = [
+            samples.record(i, v, sign * (0.9 - i / 10), how=recipe, metrics={name: sign * value})
+            for i, (v, value) in enumerate(zip((first, second), tests, strict=True))
+        ]
+        found += records
+        entries = best_per_variant(found, recipe)
+        caveats = text.caveats(entries, recipe, standing(found, recipe))
+        return [caveat for caveat in caveats if "another one leads" in caveat], found
+
+    assert told((0.9, 0.8))[0] == []
+    assert told((0.8, 0.8))[0] == []
+    (caveat,), found = told((0.7, 0.8))
+    assert caveat.startswith("On test another one leads: matrix")
+    assert f"{text.score(sign * 0.8)} against {text.score(sign * 0.7)} of the first." in caveat
+    # In the finals the second is first, and the test agrees.
+    assert (
+        told((0.7, 0.8), samples.finals(found, recipe, [sign * x for x in (0.5, 0.6) * 3]))[0] == []
+    )
+
+
 def test_how_well_early_scores_foretell_late_ones_is_told():
     base = samples.study(samples.recipe())[0]
     point = base.curve[0]

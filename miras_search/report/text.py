@@ -316,4 +316,43 @@ def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None =
             f"Parameters are not matched: the largest model has {max(sizes) / min(sizes):.2f} "
             "times those of the smallest."
         )
+    return [*told, *_at_the_edge(done), *_elsewhere(done, recipe, outcome)]
+
+
+def _at_the_edge(done: Sequence[Entry]) -> list[str]:
+    """Whether most variants did best at the highest or the lowest rate that was tried."""
+    rates = [record.lr for entry in done for record in entry.complete]
+    told = []
+    for edge, word in ((max(rates), "highest"), (min(rates), "lowest")):
+        tried = [entry for entry in done if {edge} < {record.lr for record in entry.complete}]
+        there = sum(entry.best.lr == edge for entry in tried)
+        if 2 * there > len(done):
+            told.append(
+                f"{there} of {len(done)} variants did best at the {word} learning rate tried, "
+                f"{rate(edge)}: what they can do, and their order, may lie beyond it."
+            )
+    return told
+
+
+def _elsewhere(done: Sequence[Entry], recipe: Recipe, outcome: Standing | None) -> list[str]:
+    """Where another variant leads on the sets that decided nothing."""
+    from miras_search.report.leaderboard import label, shared_choices
+
+    if outcome is None:
+        values = [(entry.variant, entry.best.metrics.get) for entry in done]
+    else:
+        values = [(finalist.variant, finalist.mean_of) for finalist in outcome.finalists]
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    told = []
+    for split in recipe.task.at_lengths:
+        found = [(variant, of(f"{split}/{recipe.task.metric}")) for variant, of in values]
+        known = [(variant, value) for variant, value in found if value is not None]
+        if not known or known[0] != found[0]:
+            continue
+        variant, value = max(known, key=lambda one: sign * one[1])
+        if value != known[0][1]:
+            told.append(
+                f"On {split} another one leads: {label(variant, shared_choices(done))}, "
+                f"{score(value)} against {score(known[0][1])} of the first."
+            )
     return told
