@@ -70,7 +70,8 @@ def asking() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UserError(f"wandb: {error}") from None
+        server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+        raise UserError(f"wandb at {server}: {error}") from None
 
 
 def connect() -> Any:
