@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from mkdocs.structure.files import File
 
 import miras_search
 from miras_search import registry
+from miras_search.benchmark.table import Table
+from miras_search.report import dots, svg
 from miras_search.yaml_file import flow
 
 if TYPE_CHECKING:
@@ -103,13 +107,38 @@ def read(path: str) -> str:
 
 def choices(group: str) -> str:
     """A page on all kinds of an axis, or on all tasks."""
-    told = [f"# {'Tasks' if group == 'task' else group.capitalize()}"]
+    told = [f"# {'Tasks' if group == 'task' else group.capitalize()}", *recorded(group)]
     for kind, cls in registry.kinds(group).items():
         equation = cls.equation.replace(";  ", "\n")
         told += [f"## {kind}", prose(inspect.getdoc(cls) or "")]
         told += [f"``` {{ .text .no-copy }}\n{equation}\n```", f"Source: {cited(cls.source)}."]
         told += ["\n".join(settings(group, cls))]
     return "\n\n".join(told)
+
+
+def recorded(group: str) -> Iterator[str]:
+    """A figure of what is known of the kinds of an axis: the scores of the table that ships."""
+    table = Table.load("recall")
+    if group not in table.trials.column_names or len(set(table.trials[group].to_pylist())) == 1:
+        return
+    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+    columns = (table.trials[name].to_pylist() for name in (group, "digest", "score"))
+    for choice, digest, score in zip(*columns, strict=True):
+        scores[choice.partition("(")[0], digest].append(score)
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for (kind, _), found in scores.items():
+        if None not in found:
+            kinds[kind].append(mean(found))
+    best_first = sorted(kinds.items(), key=lambda kind: -max(kind[1]))
+    rows = [dots.Row(kind, sorted(found)[:-1], max(found)) for kind, found in best_first]
+    title = f"Accuracy by {group}"
+    drawing = dots.draw(group, title, rows, "validation accuracy (higher is better)", {})
+    yield (
+        f"The {len(scores)} variants of the [recorded table](../search.md#recorded-tables) by "
+        f"{group}, each at its mean over three seeds; filled: the best. Variants in a row differ "
+        "in their other choices as well: a hint, not an effect. Other kinds are not in the table."
+    )
+    yield f"<figure>{' '.join(svg.on_page(drawing).split())}</figure>"
 
 
 def settings(group: str, cls: type[Component]) -> Iterator[str]:
