@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from miras_search.trial import TrialSpec
 
 LOOPBACK = "127.0.0.1"
+THREADS = "OMP_NUM_THREADS"
 GRACE = 20.0
 """Seconds in which the first process notices by itself that another one has ended."""
 
@@ -109,8 +110,10 @@ def crew(spec: TrialSpec, count: int, close: Callable[[Ending, str], object]) ->
     import torch
     from torch import distributed
 
-    threads = torch.get_num_threads()
+    threads, named = torch.get_num_threads(), os.environ.get(THREADS)
     torch.set_num_threads(max(1, threads // count))
+    # Where nothing is said, Lightning takes all cores, and only for the first trial of a process.
+    os.environ[THREADS] = str(torch.get_num_threads())
     with socket.create_server((LOOPBACK, 0)) as found:
         port = found.getsockname()[1]
     others: list[Other] = []
@@ -132,6 +135,8 @@ def crew(spec: TrialSpec, count: int, close: Callable[[Ending, str], object]) ->
         for other in others:
             other.end()
         torch.set_num_threads(threads)
+        os.environ.pop(THREADS)
+        os.environ |= {THREADS: named} if named is not None else {}
 
 
 class Other(threading.Thread):

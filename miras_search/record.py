@@ -78,7 +78,7 @@ class TrialRecord(BaseModel, frozen=True):
     """UTC, ISO 8601."""
     device: str = ""
     threads: int | None = None
-    """CPU threads of torch, which may decide the last digit."""
+    """CPU threads of torch in each process of the trial, which may decide the last digit."""
     versions: dict[str, str] = {}
     """Python and the packages that computed it."""
 

@@ -57,7 +57,8 @@ def _again(record: TrialRecord, console: Console) -> TrialRecord:
             raise Pruned(record.reason or "")
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(record.threads or threads)
+    if record.threads:  # of each process
+        torch.set_num_threads(record.threads * record.recipe.get("devices", 1))
     try:
         with tempfile.TemporaryDirectory() as scratch:
             known = record.model_dump(include={"number", "variant", "lr", "seed", "recipe"})

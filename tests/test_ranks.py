@@ -48,9 +48,21 @@ def others() -> list[int]:
     return found
 
 
-def test_two_processes_train_as_one(tmp_path):
-    """Shares are unequal, and so is what they have to score."""
+@pytest.fixture
+def six_threads(monkeypatch):
+    """More than Lightning would take, where nobody has said how many."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_processes_train_as_one(tmp_path, six_threads):
+    """Shares are unequal, and so is what they have to score; the threads are shared as well."""
     alone, together = (run(spec(tmp_path / str(n), n)) for n in (1, 2))
+    assert (alone.threads, together.threads, torch.get_num_threads()) == (6, 3, 6)
+    assert "OMP_NUM_THREADS" not in os.environ
     assert (together.state, together.reason) == ("complete", None)
     assert together.tokens == alone.tokens == 16 * (7 * 12 - 1)
     assert [p.step for p in together.curve] == [4, 8, 12]
