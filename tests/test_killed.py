@@ -6,7 +6,9 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -84,3 +86,44 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path, executo
         studies += 1
     # Many kills came where something had just been done and something was left.
     assert amid >= KILLS // 5
+
+
+def parts(driver: int) -> list[psutil.Process]:
+    """The server of a sweep and the workers, also those whose server is gone."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == driver and "forkserver" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_a_part_that_is_killed_costs_its_trial_alone(tmp_path: Path) -> None:
+    """Workers, and the server that they are forked from, die while the sweep goes on."""
+    files = write(tmp_path)
+    how = ["trials=12", "sampler=random", "workers=2", "steps=400", "evaluate=50"]
+    how += ["lr={log_uniform: [1e-4, 1e-1]}"]
+    alone = apart("sweep", *files, f"out={tmp_path / 'alone'}", *how)
+    assert alone.returncode == 0, alone.stderr
+    out = tmp_path / "out"
+    process, rng, killed = begin(["sweep", *files, f"out={out}", *how]), random.Random(0), []
+    while process.poll() is None and len(killed) < 5:
+        time.sleep(rng.uniform(0.1, 1))
+        victims = parts(process.pid)
+        # What happens to a server before there is a trial is another test.
+        if records(out) and victims:
+            victim = rng.choice(victims)
+            victim.kill()
+            killed.append(victim.pid)
+    assert process.wait(timeout=600) == 0
+    assert len(killed) == 5
+    expected, found = results(tmp_path / "alone"), results(out)
+    assert [r["number"] for r in found] == list(range(12))
+    lost = [r for r in found if r["state"] != "complete"]
+    assert {r["state"] for r in lost} <= {"out of memory", "failed"}
+    assert len(lost) <= 5
+    assert all(
+        mine == whole for mine, whole in zip(found, expected, strict=True) if mine not in lost
+    )
