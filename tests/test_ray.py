@@ -6,6 +6,7 @@ import itertools
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,19 @@ def sweep(folder: Path, name: str, *overrides: str) -> list[dict]:
     return results(out)
 
 
-def test_ray_runs_the_trials_of_local_workers_and_listens_on_loopback_alone(tmp_path: Path) -> None:
+@pytest.fixture
+def another_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a Ray of this machine that was killed leaves: the address at which it was."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # for the names of sockets
+        (Path(short) / "ray").mkdir()
+        (Path(short) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        yield
+
+
+def test_ray_runs_the_trials_of_local_workers_and_listens_on_loopback_alone(
+    tmp_path: Path, another_ray: None
+) -> None:
     """One worker, a sampler that learns from results: every proposal and every number agree."""
     how = ("sampler=tpe", "trials=12", "lr={log_uniform: [1e-3, 1e-1]}", "steps=3")
     local = sweep(tmp_path, "local", *how)
@@ -104,10 +117,10 @@ def test_a_cluster_of_two_nodes_runs_a_sweep(tmp_path: Path, cluster: Any) -> No
 
 
 @pytest.mark.slow  # half a minute to see one sentence
-def test_a_cluster_that_asks_for_a_token_is_joined_with_it(
+def test_a_cluster_that_asks_for_a_token_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`ray start` asks for one where it finds one, and nobody has set RAY_AUTH_MODE for us."""
+    """`ray start` asks for one where it finds one, and a sweep has to be told so."""
     (tmp_path / "token").write_text("0123456789abcdef" * 4)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
@@ -124,7 +137,11 @@ def test_a_cluster_that_asks_for_a_token_is_joined_with_it(
         assert any("Ray runtime started" in line for line in head.stdout)
         how = ("executor=ray", f"address=127.0.0.1:{port}", "accelerator=gpu")
         refused = apart("sweep", *write(tmp_path), *how)
-        assert refused.stderr.startswith("error: accelerator: gpu, but no node of the Ray cluster")
+        assert refused.returncode == 2
+        assert refused.stderr.splitlines()[-1].endswith("is joined with RAY_AUTH_MODE=token")
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        joined = apart("sweep", *write(tmp_path), *how)
+        assert joined.stderr.startswith("error: accelerator: gpu, but no node of the Ray cluster")
     finally:
         head.terminate()
         head.communicate()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 
 from miras_search.errors import UserError
 
@@ -32,17 +31,8 @@ def set_up_ray(address: str | None) -> None:
     settings = dict(RAY_SETTINGS)
     if address is None:
         settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    elif _has_token():
-        # So does `ray start`; a cluster that asks for no token lets in who has one.
-        settings["RAY_AUTH_MODE"] = "token"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-
-
-def _has_token() -> bool:
-    """Whether Ray finds the token of a cluster, where it looks for one."""
-    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def check_cluster(address: str) -> None:

@@ -6,12 +6,14 @@ Import after `executor.set_up_ray`.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -187,15 +189,28 @@ def _cluster(address: str | None) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init(include_dashboard=False, **quiet)
+            # Whatever other Ray this machine has, or has had: one that was killed is waited for.
+            ray.init(address="local", include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"address: no Ray cluster at '{address}': {error}") from None
+        told = f"address: no Ray cluster at '{address}': {error}"
+        if "RAY_AUTH_MODE" not in os.environ and _has_token():
+            told += (
+                ". One that asks for a token, as `ray start` does where it finds one, is joined "
+            )
+            told += "with RAY_AUTH_MODE=token"
+        raise UserError(told) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _has_token() -> bool:
+    """Whether Ray finds the token of a cluster, where it looks for one."""
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _asked(
