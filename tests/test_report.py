@@ -21,6 +21,7 @@ import study_samples as samples
 from rich.console import Console
 
 from miras_search.finals import standing
+from miras_search.folder import StudyFolder
 from miras_search.recipe import Recipe
 from miras_search.registry import kinds
 from miras_search.report import equations, figures, svg, text
@@ -180,8 +181,15 @@ def test_more_is_asked_of_an_effect_where_the_sampler_learned():
 def test_noise_makes_no_difference(how, tmp_path):
     records = planted(how)
     assert "none is shown to make a difference" in " ".join(printed(records, how, 100).split())
-    folder = samples.folder(tmp_path / "study", how, records)
+    folder = samples.folder(tmp_path / "study", how, planted(how, mlp=0.1))
+    write_report(folder)
+    assert {row["axis"] for row in figure_rows(folder, "kinds")} == {"memory"}
+    (folder.figures / "mine.svg").write_text("of the user")
+    for record in records:
+        record.write(folder.record_file(record.number))
+    folder = StudyFolder(folder.path)
     assert "with all other axes equal" not in write_report(folder).read_text()
+    assert (folder.figures / "mine.svg").exists()
     assert {row["shown"] for row in figure_rows(folder, "effects")} == {"False"}
     assert not (folder.figures / "kinds.csv").exists()
 
@@ -368,6 +376,7 @@ def test_each_figure_is_a_file_with_its_numbers(how, tmp_path):
     records = samples.study(how)
     folder = samples.folder(tmp_path / "study", how, records)
     page = Page(write_report(folder).read_text())
+    assert {file.stem for file in folder.figures.iterdir()} <= {*figures.NAMES}
     linked = [address for address in page.addresses if address.startswith("figures/")]
     assert sorted(linked) == sorted(f"figures/{file.name}" for file in folder.figures.iterdir())
     for file in folder.figures.glob("*.svg"):

@@ -39,6 +39,9 @@ AXES: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 """Words for each of `pareto.COSTS`, and how a value is told."""
 
+NAMES = ("curves", "variants", "choices", "rates", "lengths", *AXES, "finals", "effects", "kinds")
+"""Of all figures that a report may have."""
+
 
 @dataclass(frozen=True)
 class Picture:

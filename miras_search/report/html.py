@@ -60,8 +60,13 @@ def write_report(folder: StudyFolder) -> Path:
     intervals = figures.intervals(outcome, entries, recipe) if outcome else None
     effects = interactions.draw(made, recipe) if made else []
     pictures = figures.draw(entries, recipe)
-    for picture in [*pictures, *effects, *([intervals] if intervals else [])]:
+    shown = [*pictures, *effects, *([intervals] if intervals else [])]
+    for picture in shown:
         picture.write(folder.figures)
+    for name in {*figures.NAMES} - {picture.name for picture in shown}:
+        # What more trials no longer show must not lie there as if they did.
+        for kind in ("svg", "csv"):
+            (folder.figures / f"{name}.{kind}").unlink(missing_ok=True)
     script = files("miras_search.report").joinpath("sort.js").read_text()
     page = (
         _environment()
