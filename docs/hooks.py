@@ -130,7 +130,10 @@ def recorded(group: str) -> Iterator[str]:
         if None not in found:
             kinds[kind].append(mean(found))
     best_first = sorted(kinds.items(), key=lambda kind: -max(kind[1]))
-    rows = [dots.Row(kind, sorted(found)[:-1], max(found)) for kind, found in best_first]
+    rows = []
+    for kind, found in best_first:
+        *others, best = map(dots.Dot, sorted(found))
+        rows.append(dots.Row(kind, others, best))
     title = f"Accuracy by {group}"
     drawing = dots.draw(group, title, rows, "validation accuracy (higher is better)", {})
     yield (

@@ -52,11 +52,33 @@ class Finalist:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """Two finalists that differ in one choice alone, and so what that choice does beside the
+    others."""
+
+    choice: str
+    """An axis, the macro architecture or a side choice."""
+    better: Finalist
+    worse: Finalist
+    gap: float
+    """How far the mean of the one is behind that of the other."""
+    margin: float
+    """Half the width of the interval of the gap, at 95 % for all pairs of finalists together."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the choice is said to make a difference."""
+        return self.gap > self.margin
+
+
+@dataclass(frozen=True)
 class Standing:
     """The outcome of finals that are over."""
 
     finalists: tuple[Finalist, ...]
     """Best mean first; at least one."""
+    contrasts: tuple[Contrast, ...]
+    """Every pair of finalists that differ in one choice alone."""
     fallen: tuple[TrialRecord, ...]
     """Of each other finalist a run that did not complete."""
     corrected: float
@@ -151,7 +173,15 @@ def _judged(rows: list[list[TrialRecord]], fallen: tuple[TrialRecord, ...], sign
             order, scores, stats.margins(scores), behind, needed, strict=True
         )
     )
-    return Standing(finalists, fallen, float(sign * stats.cross_validated(scores)))
+    contrasts = []
+    for i, better in enumerate(finalists):
+        behind, needed = stats.gaps(scores, i)
+        for j, worse in enumerate(finalists[i + 1 :], start=i + 1):
+            if choice := better.variant.single_difference(worse.variant):
+                gap, margin = float(behind[j]), float(needed[j])
+                contrasts.append(Contrast(choice, better, worse, gap, margin))
+    corrected = float(sign * stats.cross_validated(scores))
+    return Standing(finalists, tuple(contrasts), fallen, corrected)
 
 
 def kept(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:

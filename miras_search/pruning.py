@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.trial import TrialState
 
-from miras_search.stats.ranks import spearman
+from miras_search.stats.ranks import LEAST, Correlation, correlation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from miras_search.recipe import Recipe
 
-KNOWN = 10
-"""Complete trials before a rank correlation is believed."""
 FORETELLS = 0.7
 """Least rank correlation with the final score at which trials are stopped."""
 REDUCTION = 3
@@ -41,7 +39,7 @@ def pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
         case "none":
             return optuna.pruners.NopPruner()
         case "median":
-            return Foretelling(optuna.pruners.MedianPruner(n_startup_trials=KNOWN))
+            return Foretelling(optuna.pruners.MedianPruner(n_startup_trials=LEAST))
         case "halving":
             halving = optuna.pruners.SuccessiveHalvingPruner(
                 min_resource=first, reduction_factor=REDUCTION
@@ -66,16 +64,17 @@ class Foretelling(optuna.pruners.BasePruner):
             return False
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         found = rank_correlations((t.intermediate_values, t.value) for t in complete)
-        return found.get(trial.last_step, 0.0) >= FORETELLS
+        known = found.get(trial.last_step)
+        return known is not None and known.value >= FORETELLS
 
 
 def rank_correlations(
     trials: Iterable[tuple[Mapping[int, float], float | None]],
-) -> dict[int, float]:
+) -> dict[int, Correlation]:
     """Spearman's rank correlation of the score at each step with the final one.
 
-    A trial is its scores by step and its final score. Steps that fewer than `KNOWN` trials reached
-    are left out. Where all scores are equal there is no order, and the correlation is 0.
+    A trial is its scores by step and its final score. Steps that fewer than `LEAST` trials reached,
+    or at which all scores are equal and there is no order, are left out.
     """
     pairs: dict[int, list[tuple[float, float]]] = {}
     for curve, final in trials:
@@ -84,6 +83,6 @@ def rank_correlations(
                 pairs.setdefault(step, []).append((score, final))
     found = {}
     for step, both in sorted(pairs.items()):
-        if len(both) >= KNOWN:
-            found[step] = spearman(*zip(*both, strict=True))
+        if (known := correlation(*zip(*both, strict=True))) is not None:
+            found[step] = known
     return found

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from miras_search.deaths import died, killed_for_memory
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -149,6 +151,7 @@ class Other(threading.Thread):
         self.rank, self.close = rank, close
         self.failure: tuple[Ending, str] | None = None
         self.ended = math.inf
+        self.kills = killed_for_memory()
         self.released = threading.Event()
         given = (rank.index, rank.count, rank.port, torch.get_num_threads())
         self.process = subprocess.Popen(
@@ -165,8 +168,6 @@ class Other(threading.Thread):
 
     def run(self) -> None:
         """Where the first process waits for this one for ever, the trial ends with it."""
-        from miras_search.trial import died
-
         assert self.process.stdout
         with self.process.stdout as out:
             told = out.read()
@@ -174,7 +175,7 @@ class Other(threading.Thread):
         if self.released.is_set() or not code:
             return
         who = f"process {self.rank.index + 1} of {self.rank.count}"
-        state, reason = json.loads(told) if told else died("it", code)
+        state, reason = json.loads(told) if told else died("it", code, self.kills)
         self.failure = (state, f"{who}: {reason}")
         if not self.released.wait(GRACE):
             self.close(*self.failure)

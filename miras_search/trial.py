@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import platform
-import signal
 import time
 import warnings
 from datetime import UTC, datetime
@@ -113,13 +112,6 @@ def _ended(error: Exception) -> tuple[Ending, str]:
     exhausted = exhausted or "can't allocate memory" in str(error)
     reason = printable(f"{type(error).__name__}: {error}".strip().splitlines()[0])
     return "out of memory" if exhausted else "failed", reason
-
-
-def died(who: str, code: int) -> tuple[Ending, str]:
-    """The state of a trial whose process ended with a code, and the reason."""
-    if code == -signal.SIGKILL:
-        return "out of memory", f"{who} was killed, as the system does when memory runs out"
-    return "failed", f"{who} died with exit code {code}"
 
 
 def outcome(spec: TrialSpec, state: Ending, reason: str | None, **found: Any) -> TrialRecord:

@@ -110,6 +110,21 @@ class Variant(BaseModel, frozen=True):
         """The fields that are not components."""
         return self.model_dump(exclude=set(CHOICES))
 
+    def single_difference(self, other: Variant) -> str | None:
+        """The choice, side choices among them, that makes the other function of this one or this
+        one of the other; None if it takes several, or if only one of them keeps pairs: what else
+        is chosen then means nothing to it."""
+        if self.memory.grows != other.memory.grows or self.digest == other.digest:
+            return None
+        for name, mine in self.to_dict().items():
+            theirs = other.to_dict()[name]
+            if mine != theirs and (
+                self.replace(**{name: getattr(other, name)}).digest == other.digest
+                or other.replace(**{name: getattr(self, name)}).digest == self.digest
+            ):
+                return name
+        return None
+
     def replace(self, **changes: Any) -> Variant:
         """A copy with some fields changed."""
         return Variant(**{name: getattr(self, name) for name in type(self).model_fields} | changes)

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from miras_search import finals
+from miras_search import finals, pareto
 from miras_search.folder import CONFIG, RECORD, WEIGHTS
 from miras_search.report import text
 from miras_search.report.leaderboard import best_per_variant, rows
@@ -215,7 +215,8 @@ def _summarize(
     run = _start(chosen, folder.path, study, SUMMARY, name, config, "summary")
     try:
         tables = {"leaderboard": ranking, **further}
-        run.log({name: _table(shown) for name, shown in tables.items()}, step=len(records))
+        shown = {name: _table(table) for name, table in tables.items()}
+        run.log(shown | _fronts(ranking), step=len(records))
         if ranking:
             run.summary.update({f"best/{name}": value for name, value in ranking[0].items()})
             run.summary.update(_standing(records, recipe))
@@ -228,6 +229,26 @@ def _summarize(
             _log_model(run, folder, study, record, best=record == winner)
     finally:
         run.finish()
+
+
+def _fronts(ranking: Rows) -> dict[str, Any]:
+    """A chart of score against each cost that is known, a point for each trial of the search, with
+    a column that says which are on the front of both."""
+    import wandb
+
+    charts = {}
+    for cost in pareto.COSTS:
+        told = [
+            {name: row[name] for name in (cost, "score", "variant", "trial")}
+            | {"front": cost in row["fronts"].split()}
+            for row in ranking
+            if row["rank"] is not None and row[cost] is not None
+        ]
+        if told:
+            title = f"score against {cost.replace('_', ' ')}, one run each"
+            chart = wandb.plot.scatter(_table(told), cost, "score", title=title)
+            charts[f"front/{cost}"] = chart
+    return charts
 
 
 def _standing(records: Sequence[TrialRecord], recipe: Recipe) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import study_samples as samples
 from rich.console import Console
+from scipy.stats import studentized_range
 
 from miras_search.finals import standing
 from miras_search.folder import StudyFolder
@@ -35,6 +37,7 @@ from miras_search.report.leaderboard import (
     terminal,
     write_csv,
 )
+from miras_search.stats.ranks import correlation
 
 CHROMIUM = Path("/usr/bin/chromium")
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -242,6 +245,74 @@ def test_figures_of_costs_tell_each_variant_and_the_front(how):
     assert f"joins the {front} that none beats" in pictures["Score against parameters"].caption
 
 
+def test_every_mark_says_what_it_is_under_the_mouse(how):
+    records = samples.study(how)
+    drawn = figures.draw(best_per_variant(records, how), how)
+    assert {"curves", "variants", "choices", "rates", "parameters"} <= {p.name for p in drawn}
+    for picture in drawn:
+        marks = [e for e in ET.fromstring(picture.svg).iter() if e.tag.endswith("title")]
+        assert len(marks) == len(picture.data)
+        for row in picture.data:
+            assert any(text.score(row["score"]) in (mark.text or "") for mark in marks)
+
+
+def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(tmp_path):
+    how = samples.recipe(finalists=4, seeds=3)
+    one = samples.variants()[0]
+    names = ("momentum", "gd", "huber", "attention")
+    found = dict(
+        zip(
+            names,
+            (
+                one.replace(algorithm=samples.variants()[1].algorithm),
+                one,
+                one.replace(bias=samples.variants()[8].bias),
+                samples.variants()[-1],
+            ),
+            strict=True,
+        )
+    )
+    records = [samples.record(i, v, 0.9 - 0.1 * i, how=how) for i, v in enumerate(found.values())]
+    # Seed by seed, in the order of the search.
+    scores = np.array([[0.90, 0.61, 0.60, 0.1], [0.91, 0.60, 0.61, 0.2], [0.92, 0.62, 0.59, 0.3]])
+    records += samples.finals(records, how, [float(x) for x in scores.ravel()])
+    outcome = standing(records, how)
+    assert outcome is not None
+    told = {c.choice: c for c in outcome.contrasts}
+    assert {*told} == {"algorithm", "bias"}
+    assert len(outcome.contrasts) == 2
+    assert told["algorithm"].better.variant == found["momentum"]
+    assert told["algorithm"].worse.variant == found["gd"]
+    assert told["algorithm"].shown
+    assert told["algorithm"].gap == pytest.approx(np.mean(scores[:, 0] - scores[:, 1]))
+    assert told["bias"].better.variant == found["gd"]
+    assert not told["bias"].shown
+    left = scores.T - scores.T.mean(0) - scores.T.mean(1, keepdims=True) + scores.mean()
+    error = np.sqrt((left**2).sum() / 6 / 3)
+    for contrast in outcome.contrasts:
+        assert contrast.margin >= studentized_range.ppf(0.95, 4, 6) * error * (1 - 1e-9)
+    sentences = text.contrasts(outcome)
+    assert len(sentences) == 3
+    assert sentences[0].startswith("algorithm beside matrix, l2, none: momentum is better than gd")
+    assert "l2 and huber" in sentences[1]
+    assert "not told apart" in sentences[1]
+    _, shown = check(write_report(samples.folder(tmp_path / "study", how, records)).read_text())
+    flat = " ".join(printed(records, how, 80).split())
+    for sentence in sentences:
+        assert sentence in shown
+        assert sentence in flat
+
+
+def test_what_means_nothing_is_no_difference():
+    l2 = samples.variants()[0]
+    dot = l2.replace(bias=samples.variants()[-1].bias, chunk=1)
+    assert dot.single_difference(l2) == l2.single_difference(dot) == "bias"
+    assert l2.single_difference(l2.replace(chunk=1)) == "chunk"
+    assert l2.single_difference(l2) is None
+    assert samples.variants()[1].single_difference(samples.variants()[8]) is None
+    assert samples.variants()[-1].single_difference(l2) is None
+
+
 def test_of_few_variants_nothing_is_said(how):
     records = planted(how, mlp=0.1)[:8]
     assert differences(best_per_variant(records, how), how) is None
@@ -331,8 +402,12 @@ def test_how_well_early_scores_foretell_late_ones_is_told():
         return base.model_copy(update={"number": i, "score": i, "curve": tuple(curve)})
 
     told = text.foretelling([trial(i) for i in range(12)])
-    expected = "0.00 at step 1, -1.00 at step 2."
-    assert told == f"Rank correlation of scores with the final one over 12 trials: {expected}"
+    low = correlation(range(12), range(0, -12, -1))
+    assert low is not None
+    # At step 1 all are equal: there is no order.
+    expected = f"intervals: -1.00 [-1.00, {low.high:.2f}] at step 2."
+    assert told is not None
+    assert told.endswith(f"over 12 trials, with 95 % {expected}")
     assert text.foretelling([trial(i) for i in range(9)]) is None
 
 
@@ -515,9 +590,9 @@ def test_the_leaderboard_has_the_intervals_of_the_finals(tmp_path):
     assert len(outcome.finalists) == 2
     _, shown = check(write_report(samples.folder(tmp_path / "study", how, records)).read_text())
     for finalist in outcome.finalists:
-        # In the table of the finals and in the leaderboard; the first on top of the page as well.
+        # In the table and figure of the finals and in the leaderboard; the first on top as well.
         told = f"{text.score(finalist.mean)} {text.interval(finalist.margin)}"
-        assert shown.count(told) == (3 if finalist is outcome.first else 2)
+        assert shown.count(told) == (4 if finalist is outcome.first else 3)
 
 
 @pytest.mark.parametrize(("count", "failed"), [(0, 0), (1, 0), (0, 2), (2, 1)])

@@ -98,11 +98,13 @@ def test_gaps_by_least_squares():
         freedom = variants * count - rank
         error = np.sqrt(((scores.ravel() - fitted) ** 2).sum() / freedom / count)
         pooled = scipy_stats.studentized_range.ppf(0.95, variants, freedom) * error
-        behind, needed = seeds.gaps(scores)
-        assert np.allclose(behind, scores[0].mean() - scores.mean(axis=1))
-        for other, least in zip(scores[1:], needed[1:], strict=True):
-            interval = scipy_stats.ttest_rel(scores[0], other).confidence_interval(0.95)
-            assert least == pytest.approx(max(pooled, (interval.high - interval.low) / 2))
+        for row, one in enumerate(scores):
+            behind, needed = seeds.gaps(scores, row)
+            assert np.allclose(behind, one.mean() - scores.mean(axis=1))
+            for i in {*range(variants)} - {row}:
+                interval = scipy_stats.ttest_rel(one, scores[i]).confidence_interval(0.95)
+                expected = max(pooled, (interval.high - interval.low) / 2)
+                assert needed[i] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("count", [3, 5, 10])

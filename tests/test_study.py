@@ -21,7 +21,7 @@ import pytest
 from rich.console import Console
 from study_files import MANY, SPACE, Silent, command, results, run, write
 
-from miras_search import samplers
+from miras_search import deaths, samplers
 from miras_search.errors import UserError
 from miras_search.executor import local
 from miras_search.folder import StudyFolder
@@ -310,10 +310,28 @@ def test_a_killed_worker_costs_its_trial_alone(tmp_path: Path) -> None:
     with begin(tmp_path, "trials=3") as study:
         local.execute(study, 1, Killer())
     states = [r["state"] for r in results(tmp_path / "out")]
-    assert states == ["complete", "out of memory", "complete"]
+    assert states == ["complete", "failed", "complete"]
     killed = StudyFolder(tmp_path / "out").records()[1]
-    assert "killed" in str(killed.reason)
+    assert (
+        killed.reason == "the worker process was killed (signal 9), and not because memory ran out"
+    )
     assert killed.seconds > killed.curve[0].seconds > 0
+
+
+def test_whether_memory_ran_out_is_asked_of_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = tmp_path / "vmstat"
+    monkeypatch.setattr(deaths, "_COUNTERS", counters)
+    assert deaths.killed_for_memory() is None
+    assert deaths.died("it", -signal.SIGKILL, None)[0] == "out of memory"
+    counters.write_text("pgfault 7\noom_kill 3\nswap_ra 0\n")
+    before = deaths.killed_for_memory()
+    assert before == 3
+    assert deaths.died("it", -signal.SIGKILL, before)[0] == "failed"
+    counters.write_text("oom_kill 4\n")
+    assert deaths.died("it", -signal.SIGKILL, before)[0] == "out of memory"
+    assert deaths.died("it", -signal.SIGSEGV, before) == ("failed", "it died with exit code -11")
 
 
 def finished(folder: Path) -> dict[str, bytes]:

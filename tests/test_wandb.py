@@ -89,6 +89,9 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
     assert summary.config["space"] == folder.space.to_yaml()
     assert summary.summary["leaderboard"]["nrows"] == len(records)
     assert summary.summary["effects"]["nrows"] == 1
+    charts = {name: told for name, told in summary.summary.items() if name.startswith("front/")}
+    assert {*charts} == {"front/parameters_table", "front/seconds_table"}  # what the records tell
+    assert {told["nrows"] for told in charts.values()} == {len(records)}
     entries = best_per_variant(records, folder.recipe)
     assert summary.summary["verdict"] == text.verdict(entries, None, folder.recipe)
     assert {"space.yaml", "recipe.yaml", "best.yaml"} <= summary.uploads

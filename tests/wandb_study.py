@@ -48,7 +48,14 @@ def run(spec: TrialSpec, cut: bool) -> TrialRecord:
     for name in (WEIGHTS, CONFIG):
         Path(spec.folder, name).parent.mkdir(parents=True, exist_ok=True)
         Path(spec.folder, name).write_text(f"{name} of {spec.number}")
-    record = outcome(spec, "complete", None, score=curve[-1].score, curve=tuple(curve))
+    record = outcome(
+        spec,
+        "complete",
+        None,
+        score=curve[-1].score,
+        curve=tuple(curve),
+        parameters=cost.parameters,
+    )
     record.write(Path(spec.folder, RECORD))
     return record
 

@@ -12,11 +12,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miras_search.deaths import died, killed_for_memory
 from miras_search.errors import UserError
 from miras_search.folder import RECORD
 from miras_search.interrupts import deaf, end_with
 from miras_search.record import Point, TrialRecord
-from miras_search.trial import Pruned, TrialSpec, died, outcome, run
+from miras_search.trial import Pruned, TrialSpec, outcome, run
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -84,6 +85,7 @@ class Worker:
     def give(self, spec: TrialSpec) -> None:
         """Start a trial."""
         self.spec, self.since, self.curve = spec, time.monotonic(), []
+        self.kills = killed_for_memory()
         self.connection.send(spec)
 
     def answer(self, stop: str | None) -> None:
@@ -121,7 +123,7 @@ class Worker:
         file = Path(spec.folder) / RECORD
         if file.is_file():
             return TrialRecord.read(file)
-        state, reason = died("the worker process", self.process.exitcode or 0)
+        state, reason = died("the worker process", self.process.exitcode or 0, self.kills)
         seconds = time.monotonic() - self.since
         record = outcome(spec, state, reason, curve=tuple(self.curve), seconds=seconds)
         record.write(file)

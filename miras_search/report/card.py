@@ -28,6 +28,7 @@ def card(name: str, variant: Variant, record: TrialRecord, recipe: Recipe) -> st
     """The card of a model in a folder of this name, trained by a recipe of one trial."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {"score": text.score, "count": text.count, "cell": _cell}
+    environment.filters |= {"held_out": text.held_out}
     equations, kind = variant.equations(), recipe.task.kind
     metrics = list(dict.fromkeys(key.rpartition("/")[2] for key in record.metrics))
     splits = dict.fromkeys(key.rpartition("/")[0] for key in record.metrics)

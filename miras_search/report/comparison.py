@@ -163,7 +163,7 @@ def _print_together(together: Together, console: Console) -> None:
         told = ", ".join(f"{k}={v}" for k, v in shared.items())
         console.print(Text(f"All finalists: {told}."))
     console.print(finals_table(standing, shared, console.width - 20, together.found_by))
-    console.print(Text("\n".join(text.finals(standing))))
+    console.print(Text("\n".join([*text.finals(standing), *text.contrasts(standing)])))
 
 
 def _told(agreement: Agreement) -> str:
@@ -174,8 +174,8 @@ def _told(agreement: Agreement) -> str:
     variants = text.many(agreement.shared, "variant")
     if agreement.correlation is None:
         return f"{a} and {b}: {variants} in both, too few or too equal to correlate their ranks."
-    rho, low, high = agreement.correlation
-    return f"{a} and {b}: rank correlation {rho:.2f} [{low:.2f}, {high:.2f}] over {variants}."
+    rho = text.chance(agreement.correlation)
+    return f"{a} and {b}: rank correlation {rho} over {variants}."
 
 
 def _places(shared: Sequence[Shared], studies: Sequence[Compared], width: int) -> Table:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from miras_search.report import marks, text
 from miras_search.report.svg import GRID, INK, PAGE, SERIES, canvas, drawn
@@ -15,13 +15,20 @@ _LINE, _DOTS = 0.15, 0.2
 """Inches taken by a line of a label and by a row of dots."""
 
 
+class Dot(NamedTuple):
+    """A value, and what is said of it under the mouse."""
+
+    value: float
+    words: str = ""
+
+
 @dataclass(frozen=True)
 class Row:
     """A label with its values below it, or a heading where there are none."""
 
     label: str
-    others: Sequence[float] = field(default_factory=list)
-    best: float | None = None
+    others: Sequence[Dot] = ()
+    best: Dot | None = None
     margin: float = 0.0
     """Half the length of a whisker through `best`."""
 
@@ -30,6 +37,8 @@ def draw(name: str, title: str, rows: Sequence[Row], axis: str, levels: Mapping[
     """An SVG of rows from top to bottom: a label takes the whole width, so a phone can show it."""
     labels = [text.wrapped(row.label.strip(), 60) for row in rows]
     height = sum(_height(row, label) for row, label in zip(rows, labels, strict=True))
+    hollow: list[tuple[Dot, float]] = []
+    filled: list[tuple[Dot, float]] = []
     with canvas(height + 0.65) as figure:
         axes = figure.add_subplot()
         axes.set(xlabel=axis, yticks=[], ylim=(-height, 0.05))
@@ -54,13 +63,21 @@ def draw(name: str, title: str, rows: Sequence[Row], axis: str, levels: Mapping[
             if row.best is not None:
                 line = y + _DOTS / 2
                 axes.axhline(line, color=GRID, linewidth=0.6, zorder=0)
-                look: Any = {"color": SERIES[0], "linestyle": "", "clip_on": False, "marker": "o"}
-                if row.others:  # an empty line that is not clipped takes room at the origin
-                    axes.plot(row.others, [line] * len(row.others), markerfacecolor=PAGE, **look)
                 if row.margin:
-                    ends = [row.best - row.margin, row.best + row.margin]
+                    ends = [row.best.value - row.margin, row.best.value + row.margin]
                     axes.plot(ends, [line] * 2, color=SERIES[0], marker="|", linewidth=1.4)
-                axes.plot([row.best], [line], **look)
+                hollow += [(dot, line) for dot in row.others]
+                filled.append((row.best, line))
+        for dots, colour in ((hollow, PAGE), (filled, SERIES[0])):
+            if dots:  # an empty collection that is not clipped takes room at the origin
+                marks.points(
+                    axes,
+                    [(dot.value, line) for dot, line in dots],
+                    [dot.words for dot, _ in dots],
+                    facecolor=colour,
+                    edgecolor=SERIES[0],
+                    clip_on=False,
+                )
         marks.draw_levels(axes, levels, vertical=True)
         return drawn(figure, name, title)
 

@@ -14,7 +14,7 @@ from miras_search.record import write_whole
 from miras_search.registry import CHOICES
 from miras_search.report import dots, marks, text
 from miras_search.report.leaderboard import label, shared_choices
-from miras_search.report.svg import MARKERS, MUTED, PAGE, SERIES, canvas, drawn, hover, on_page
+from miras_search.report.svg import MARKERS, MUTED, PAGE, SERIES, canvas, drawn, on_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -127,7 +127,7 @@ def by_variant(scores: Scores) -> Picture | None:
     """Every completed trial, a row for each variant."""
     shown = scores.entries[:ROWS]
     rows = [
-        dots.Row(label, [_score(record) for record in entry.complete[1:]], _score(entry.best))
+        dots.Row(label, [*map(_tried, entry.complete[1:])], _tried(entry.best))
         for label, entry in zip(scores.labels(), shown, strict=False)
     ]
     caption = "Filled: the best trial of a variant. Hollow: its other trials."
@@ -150,8 +150,11 @@ def intervals(outcome: Standing, entries: Sequence[Entry], recipe: Recipe) -> Pi
     rows = [
         dots.Row(
             label(finalist.variant, shared),
-            [_score(run) for run in finalist.runs],
-            finalist.mean,
+            [dots.Dot(_score(r), f"{text.score(r.score)}, seed {r.seed}") for r in finalist.runs],
+            dots.Dot(
+                finalist.mean,
+                f"mean {text.score(finalist.mean)} {text.interval(finalist.margin)}",
+            ),
             finalist.margin,
         )
         for finalist in outcome.finalists
@@ -171,13 +174,18 @@ def by_choice(scores: Scores) -> Picture | None:
     """Best scores by what was chosen on each axis that was searched."""
     rows: list[dots.Row] = []
     data: list[dict[str, Any]] = []
+    shared = shared_choices(scores.entries)
     for axis in CHOICES:
         groups = _choices(scores.entries, axis)
         if len(groups) > 1:
             rows.append(dots.Row(axis))
             for choice, found in groups.items():
-                rows.append(dots.Row(f"    {choice}", found[1:], found[0]))
-                data += [{"axis": axis, "choice": choice, "score": score} for score in found]
+                best, *others = (
+                    dots.Dot(_score(e.best), f"{e.label(shared)}: {text.score(e.best.score)}")
+                    for e in found
+                )
+                rows.append(dots.Row(f"    {choice}", others, best))
+                data += [{"axis": axis, "choice": choice, "score": e.best.score} for e in found]
     if not rows:
         return None
     drawing = dots.draw("choices", "Score by choice", rows, scores.axis, scores.levels)
@@ -255,20 +263,13 @@ def _against(scores: Scores, cost: str) -> Picture | None:
         axes.plot(*zip(*front, strict=True), color=MUTED, linestyle=":", linewidth=1, zorder=1)
         for i, kind in enumerate(kinds):
             own = [n for n, entry in enumerate(entries) if entry.variant.memory.kind == kind]
-            dots = axes.scatter(
-                *zip(*(placed[n] for n in own), strict=True),
-                color=SERIES[i % len(SERIES)],
-                marker=MARKERS[i % len(MARKERS)],
-                label=kind,
-            )
-            hover(
-                dots,
-                [
-                    f"{labels[entries[n].best.digest]}: {told(placed[n][0])}, "
-                    f"{text.score(placed[n][1])}"
-                    for n in own
-                ],
-            )
+            said = [
+                f"{labels[entries[n].best.digest]}: {told(placed[n][0])}, "
+                f"{text.score(placed[n][1])}"
+                for n in own
+            ]
+            look: Any = {"color": SERIES[i % len(SERIES)], "marker": MARKERS[i % len(MARKERS)]}
+            marks.points(axes, [placed[n] for n in own], said, label=kind, **look)
         axes.margins(x=0.12, y=0.12)
         figure.legend(loc="outside lower left", ncols=4)
         marks.draw_levels(axes, scores.levels, vertical=False)
@@ -277,7 +278,7 @@ def _against(scores: Scores, cost: str) -> Picture | None:
 
     caption = (
         f"The best trial of each variant, with its rank. The dotted line joins the {sum(on_front)} "
-        "that none beats in one without being worse in the other."
+        f"that none beats in one without being worse in the other. {text.ONE_RUN}"
     )
     if cost == "seconds":
         caption += " Time is of this machine, with whatever ran beside the trial."
@@ -331,18 +332,18 @@ def _lines(
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         # The best last, so that it lies on top.
+        handles: dict[str, Any] = {}
         for i in reversed(range(len(lines))):
             if lines[i]:
-                axes.plot(
-                    *zip(*lines[i], strict=True),
-                    color=SERIES[i],
-                    marker=MARKERS[i],
-                    markeredgecolor=PAGE,
-                    markeredgewidth=0.6,
-                    label=text.wrapped(labels[i], 62),
-                )
-        handles, names = axes.get_legend_handles_labels()
-        figure.legend(handles[::-1], names[::-1], loc="outside lower left")
+                (line,) = axes.plot(*zip(*lines[i], strict=True), color=SERIES[i])
+                words = [
+                    f"{labels[i]}: {text.score(y)} at {along.column} {x:,.6g}" for x, y in lines[i]
+                ]
+                look = {"color": SERIES[i], "marker": MARKERS[i], "edgecolor": PAGE}
+                points = marks.points(axes, lines[i], words, linewidth=0.6, **look)
+                handles[text.wrapped(labels[i], 62)] = (line, points)
+        names = [*handles][::-1]
+        figure.legend([handles[name] for name in names], names, loc="outside lower left")
         if along.told is not None:
             marks.log_axis(axes, reached, along.told)
         if along.validation:
@@ -361,6 +362,11 @@ def _or(numbers: Sequence[int]) -> str:
     return " or ".join(f"{number:,}" for number in numbers)
 
 
+def _tried(record: TrialRecord) -> dots.Dot:
+    told = f"trial {record.number}: {text.score(record.score)}, lr {text.rate(record.lr)}"
+    return dots.Dot(_score(record), f"{told}, seed {record.seed}")
+
+
 def _score(record: TrialRecord) -> float:
     assert record.score is not None
     return record.score
@@ -370,12 +376,12 @@ def _wrapped(label: str) -> str:
     return label.replace(" (", "\n(")
 
 
-def _choices(entries: Sequence[Entry], axis: str) -> dict[str, list[float]]:
-    """Best scores by choice, best first; only the kind where settings make too many choices."""
-    whole = [(str(entry.variant.choices()[axis]), _score(entry.best)) for entry in entries]
-    if len({name for name, _ in whole}) > 8:
-        whole = [(entry.variant.choices()[axis].kind, _score(entry.best)) for entry in entries]
-    found: dict[str, list[float]] = {}
-    for name, score in whole:
-        found.setdefault(name, []).append(score)
+def _choices(entries: Sequence[Entry], axis: str) -> dict[str, list[Entry]]:
+    """Variants by choice, best first; only the kind where settings make too many choices."""
+    names = [str(entry.variant.choices()[axis]) for entry in entries]
+    if len({*names}) > 8:
+        names = [entry.variant.choices()[axis].kind for entry in entries]
+    found: dict[str, list[Entry]] = {}
+    for name, entry in zip(names, entries, strict=True):
+        found.setdefault(name, []).append(entry)
     return found

@@ -98,6 +98,7 @@ def write_report(folder: StudyFolder) -> Path:
             caveats=text.caveats(entries, recipe, outcome),
             outcome=outcome,
             found=text.finals(outcome)[1:] if outcome else [],
+            contrasts=text.contrasts(outcome) if outcome else [],
             intervals=intervals,
             matched=text.matched(entries, recipe),
             front=text.front(entries, recipe),
@@ -139,7 +140,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters = (text.score, text.rate, text.count, text.memory, text.duration, text.bound)
-    filters += (text.chance, text.percent, text.interval)
+    filters += (text.chance, text.percent, text.interval, text.held_out)
     environment.filters |= {made.__name__: made for made in filters}
     environment.filters |= {"equation": equations.html, "on_test": score_on_test}
     environment.filters |= {"label": label}

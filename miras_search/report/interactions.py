@@ -93,7 +93,7 @@ def _kinds(found: Differences, axes: list[str], recipe: Recipe) -> Picture:
             if value is None:
                 unknown.append(kind)
             else:
-                rows.append(dots.Row(f"    {kind}", best=value))
+                rows.append(dots.Row(f"    {kind}", best=dots.Dot(value, f"{kind}: {value:+.4f}")))
     title = "Kinds, with all other axes equal"
     metric = recipe.task.metric.replace("_", " ")
     caption = (

@@ -229,7 +229,7 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     outcome = finals.standing(records, recipe)
     if outcome is not None:
         console.print(finals_table(outcome, shared, console.width))
-        console.print(Text("\n".join(text.finals(outcome))))
+        console.print(Text("\n".join([*text.finals(outcome), *text.contrasts(outcome)])))
     told = [*continual.lines(entries, recipe), text.endings(records)]
     if outcome is None and len(entries) > 1:
         told.append(text.verdict(entries, outcome, recipe))

@@ -5,13 +5,26 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from miras_search.report.svg import INK, MUTED
+from miras_search.report.svg import INK, MUTED, hover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
+
+
+def points(
+    axes: Axes, places: Sequence[tuple[float, float]], words: Sequence[str], **look: Any
+) -> PathCollection:
+    """Markers of the size that lines have, with what is said of each under the mouse."""
+    from matplotlib import rcParams
+
+    size = rcParams["lines.markersize"] ** 2
+    made = axes.scatter(*zip(*places, strict=True), s=size, zorder=2.5, **look)
+    hover(made, words)
+    return made
 
 
 def draw_levels(axes: Axes, levels: Mapping[str, float], *, vertical: bool) -> None:

@@ -80,9 +80,9 @@ def canvas(height: float) -> Iterator[Figure]:
 
 
 def hover(dots: PathCollection, words: Sequence[str]) -> None:
-    """What a browser shows of each dot under the mouse."""
+    """What a browser shows of each dot under the mouse; nothing where there are no words."""
     # Matplotlib knows links and no titles; `drawn` makes the one of the other.
-    dots.set_urls([_HOVER + quote(told) for told in words])
+    dots.set_urls([_HOVER + quote(told) if told else None for told in words])
 
 
 def drawn(figure: Figure, name: str, label: str) -> str:

@@ -12,16 +12,19 @@ from miras_search.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from miras_search.finals import Standing
+    from miras_search.finals import Contrast, Standing
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
     from miras_search.report.differences import Differences
     from miras_search.report.leaderboard import Entry
+    from miras_search.stats.ranks import Correlation
     from miras_search.stats.seeds import Chance
     from miras_search.tasks.base import Levels
 
 NONE = "-"
 """What stands where there is no number."""
+ONE_RUN = "A score is of one run: who is just behind may belong on it, and the other way round."
+"""What is to be known of a front."""
 ORDER = "memory | bias | retention | algorithm | what differs from the defaults"
 """What the parts of a variant's name are."""
 
@@ -96,6 +99,11 @@ def wrapped(label: str, width: int) -> str:
     return "\n".join(lines).replace("\xa0", " ")
 
 
+def held_out(split: str) -> str:
+    """A held-out set in words: one that is named by a number is of examples of so many tokens."""
+    return f"{split} tokens" if split.isdecimal() else split
+
+
 def better(recipe: Recipe) -> str:
     """Which scores are better, in words."""
     return "higher is better" if recipe.task.direction == "maximize" else "lower is better"
@@ -149,8 +157,16 @@ def foretelling(records: Sequence[TrialRecord]) -> str | None:
     found = [*rank_correlations(trials).items()][:-1]
     if not found:
         return None
-    told = ", ".join(f"{rho:.2f} at step {step}" for step, rho in found)
-    return f"Rank correlation of scores with the final one over {len(trials)} trials: {told}."
+    told = ", ".join(f"{chance(rho)} at step {step}" for step, rho in found)
+    return (
+        f"Rank correlation of scores with the final one over {len(trials)} trials, with 95 % "
+        f"intervals: {told}."
+    )
+
+
+def chance(found: Chance | Correlation) -> str:
+    """A probability or a correlation, and its interval."""
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def matched(entries: Sequence[Entry], recipe: Recipe) -> str | None:
@@ -172,7 +188,8 @@ def front(entries: Sequence[Entry], recipe: Recipe) -> str | None:
     ranks = ", ".join(str(rank) for rank, on in enumerate(is_on, start=1) if on)
     *names, last = (name.replace("_", " ") for name in recipe.objectives)
     told = f"On the front of {', '.join(names)} and {last}, by their best trials: {ranks}"
-    return f"{told} (of {len(ranked)} variants, best score first)."
+    told += f" (of {len(ranked)} variants, best score first)."
+    return f"{told} {ONE_RUN}"
 
 
 def heading(entries: Sequence[Entry], outcome: Standing | None) -> str:
@@ -215,11 +232,6 @@ def unjudged(entries: Sequence[Entry]) -> str:
     )
 
 
-def chance(found: Chance) -> str:
-    """A probability and its interval."""
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-
-
 def differences(found: Differences) -> list[str]:
     """What is shown to have made a difference, and what these words are worth."""
     judged = f"Of {len(found.judged)} axes, pairs of axes and settings"
@@ -228,8 +240,8 @@ def differences(found: Differences) -> list[str]:
     named = ", ".join(f"{effect.name} ({percent(effect.share or 0.0)})" for effect in found.shown)
     return [
         f"{judged}, these made a difference over {found.variants} variants: {named}.",
-        "In brackets the share that each explains of the variance which all other axes leave; "
-        f"false discovery rate {found.least:.0%}.",
+        "In brackets the share that each explains of the variance among them which all other axes "
+        f"leave, of other variants it may be another; false discovery rate {found.least:.0%}.",
     ]
 
 
@@ -247,9 +259,10 @@ def finals(outcome: Standing) -> list[str]:
             f"alike, at most {1 - LEVEL:.0%} of studies say so."
         ]
     else:
+        which = f"{outcome.tied} of {others} other finalists" if others > 1 else "The other one"
         told = [
-            f"{outcome.tied} of {others} other finalists cannot be told from the first on {seeds} "
-            f"new seeds: no winner is shown{behind}."
+            f"{which} cannot be told from the first on {seeds} new seeds: "
+            f"no winner is shown{behind}."
         ]
     told.append(
         f"The mean of the first is {score(outcome.first.mean)}, and {score(outcome.corrected)} "
@@ -267,6 +280,32 @@ def finals(outcome: Standing) -> list[str]:
             f": {reason(record)}."
         )
     return told
+
+
+def contrasts(outcome: Standing) -> list[str]:
+    """What the finals show of single choices, a sentence for each pair of finalists that differ in
+    one alone, and last what these sentences are worth."""
+    from miras_search.stats.seeds import LEVEL
+
+    if not outcome.contrasts:
+        return []
+    return [
+        *map(_contrast, outcome.contrasts),
+        "These are finalists that differ in one choice, each at its own best learning rate; the "
+        f"intervals are of {LEVEL:.0%} for all pairs of finalists together.",
+    ]
+
+
+def _contrast(found: Contrast) -> str:
+    one, other = found.better.variant, found.worse.variant
+    beside = [str(x) for name, x in one.shown_choices().items() if name != found.choice]
+    pair = [printable(str(getattr(variant, found.choice))) for variant in (one, other)]
+    gap = score(found.gap) + (f" {interval(found.margin)}" if found.margin else "")
+    if found.shown:
+        told = f"{pair[0]} is better than {pair[1]} by {gap}"
+    else:
+        told = f"{pair[0]} and {pair[1]} are not told apart: {gap}"
+    return f"{found.choice.replace('_', ' ')} beside {', '.join(beside)}: {told}."
 
 
 def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None = None) -> list[str]:
@@ -352,7 +391,7 @@ def _elsewhere(done: Sequence[Entry], recipe: Recipe, outcome: Standing | None) 
         variant, value = max(known, key=lambda one: sign * one[1])
         if value != known[0][1]:
             told.append(
-                f"On {split} another one leads: {label(variant, shared_choices(done))}, "
+                f"On {held_out(split)} another one leads: {label(variant, shared_choices(done))}, "
                 f"{score(value)} against {score(known[0][1])} of the first."
             )
     return told

@@ -43,8 +43,9 @@ def margins(scores: Array) -> Array:
     )
 
 
-def gaps(scores: Array) -> tuple[Array, Array]:
-    """How far each mean is behind the first, and how far it must be to be told from it; both [V].
+def gaps(scores: Array, row: int = 0) -> tuple[Array, Array]:
+    """How far each mean is behind that of a row, the first unless another is named, and how far it
+    must be to be told from it; both [V].
 
     A gap counts if it is above both margins: of Tukey's range test, which allows for all pairs of
     variants and so for the first being the best of them (its error is what variants and seeds leave
@@ -54,7 +55,7 @@ def gaps(scores: Array) -> tuple[Array, Array]:
     variants, seeds = scores.shape
     if variants == 1:
         return np.zeros(1), np.zeros(1)
-    behind = scores[0] - scores
+    behind = scores[row] - scores
     left = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
     freedom = (variants - 1) * (seeds - 1)
     pooled = _range(variants, freedom) * np.sqrt((left**2).sum() / freedom / seeds)
