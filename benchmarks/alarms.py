@@ -45,7 +45,7 @@ def blind(
             variant=candidate.variant.to_dict(),
             lr=candidate.lr,
             seed=recipe.seed,
-            recipe={},
+            recipe=recipe.to_dict(),
             state="complete",
             metric=recipe.task.metric,
             score=float(noise[found[point]]),

@@ -72,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return 2
+    except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        print(f"error: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -187,7 +190,7 @@ def _report(options: Any) -> int:
     from miras_search.report.leaderboard import terminal, write_csv
 
     folder = StudyFolder.existing(options.study)
-    records, recipe = folder.records(), folder.recipe
+    records, recipe, _ = folder.records(), folder.recipe, folder.space
     write_csv(folder, records, recipe)
     terminal(records, recipe, Console())
     print(write_report(folder))

@@ -14,7 +14,7 @@ from miras_search.folder import ranked
 from miras_search.variant import Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
@@ -63,7 +63,8 @@ class Contrast:
     gap: float
     """How far the mean of the one is behind that of the other."""
     margin: float
-    """Half the width of the interval of the gap, at 95 % for all pairs of finalists together."""
+    """Half the width of the interval of the gap, at 95 % for all pairs of finalists together;
+    infinite where none can be told."""
 
     @property
     def shown(self) -> bool:
@@ -152,12 +153,17 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
     return _judged(whole, tuple(filter(None, fallen)), sign) if whole else None
 
 
-def _judged(rows: list[list[TrialRecord]], fallen: tuple[TrialRecord, ...], sign: int) -> Standing:
+def _judged(
+    rows: list[list[TrialRecord]],
+    fallen: tuple[TrialRecord, ...],
+    sign: int,
+    value: Callable[[TrialRecord], float | None] = lambda run: run.score,
+) -> Standing:
     import numpy as np
 
     from miras_search.stats import seeds as stats
 
-    scores = sign * np.array([[run.score for run in row] for row in rows], dtype=float)
+    scores = sign * np.array([[value(run) for run in row] for row in rows], dtype=float)
     order = np.argsort(-scores.mean(axis=1), kind="stable")
     scores = scores[order]
     behind, needed = stats.gaps(scores)
@@ -182,6 +188,16 @@ def _judged(rows: list[list[TrialRecord]], fallen: tuple[TrialRecord, ...], sign
                 contrasts.append(Contrast(choice, better, worse, gap, margin))
     corrected = float(sign * stats.cross_validated(scores))
     return Standing(finalists, tuple(contrasts), fallen, corrected)
+
+
+def judged_by(outcome: Standing, recipe: Recipe, metric: str) -> Standing | None:
+    """The same runs by another metric, such as "512/accuracy", ties in the order that they have;
+    None unless every run has it."""
+    if any(finalist.mean_of(metric) is None for finalist in outcome.finalists):
+        return None
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    rows = [[*finalist.runs] for finalist in outcome.finalists]
+    return _judged(rows, (), sign, lambda run: run.metrics[metric])
 
 
 def kept(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:

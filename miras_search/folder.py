@@ -40,11 +40,14 @@ class StudyFolder:
         """The folder of a study that was begun.
 
         Raises:
-            UserError: there is no study in the folder.
+            UserError: there is no study in the folder, or its study.json is damaged.
         """
         folder = cls(Path(path))
         if not folder.study_file.is_file():
-            raise UserError(f"{path}: not a study folder: expected {folder.study_file.name} in it")
+            raise UserError(
+                f"{path or repr(path)}: not a study folder: expected {folder.study_file.name} in it"
+            )
+        assert folder.identity
         return folder
 
     def create(self, identity: dict[str, Any], space: Space, recipe: Recipe) -> None:
@@ -129,9 +132,13 @@ class StudyFolder:
         try:
             found = json.loads(self.study_file.read_text(encoding="utf-8"))
             return {key: found[key] for key in ("name", "id", "space", "recipe")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            told = f"{self.study_file}: expected what a sweep wrote there: {error!r}"
-            raise UserError(told) from None
+        except KeyError as error:
+            why = f"{error} is not in it"
+        except TypeError:
+            why = "no mapping"
+        except (OSError, ValueError) as error:
+            why = str(error)
+        raise UserError(f"{self.study_file}: expected what a sweep wrote there: {why}")
 
     @cached_property
     def space(self) -> Space:

@@ -6,10 +6,11 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from miras_search import parsing
 from miras_search.errors import UserError
+from miras_search.variant import Variant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +83,14 @@ class TrialRecord(BaseModel, frozen=True):
     versions: dict[str, str] = {}
     """Python and the packages that computed it."""
 
+    @field_validator("recipe")
+    @classmethod
+    def _sized(cls, given: dict[str, Any]) -> dict[str, Any]:
+        size = given.get("size")
+        if not isinstance(size, dict) or not {"width", "mlp"} <= size.keys():
+            raise ValueError("expected a recipe with a size")
+        return given
+
     def write(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""
         write_whole(path, self.model_dump_json(indent=2) + "\n")
@@ -94,7 +103,9 @@ class TrialRecord(BaseModel, frozen=True):
             UserError: it is not a record, or cannot be read.
         """
         try:
-            return parsing.model(cls, json.loads(path.read_text(encoding="utf-8")))
+            found = parsing.model(cls, json.loads(path.read_text(encoding="utf-8")))
+            Variant.from_dict(found.variant, ("variant",))
+            return found
         except (OSError, ValueError) as error:
             told = f"{path}: expected the record of a trial: {str(error).splitlines()[0]}"
             raise UserError(f"{told}. Without the file, resume runs the trial again") from None

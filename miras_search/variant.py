@@ -106,6 +106,11 @@ class Variant(BaseModel, frozen=True):
         """The choices without a macro architecture of the memory alone."""
         return self.choices() if self.macro != Lmm() else dict(self.axes())
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """The axes that mean nothing: to a memory that keeps pairs, all others."""
+        return frozenset(AXES) - {"memory"} if self.memory.grows else frozenset()
+
     def side_choices(self) -> dict[str, Any]:
         """The fields that are not components."""
         return self.model_dump(exclude=set(CHOICES))

@@ -172,6 +172,7 @@ def described(variant: Variant, plan: Plan) -> Rows:
     chosen = [
         {"what": name, "is": str(choice), "means": equations.get(name, "")}
         for name, choice in variant.shown_choices().items()
+        if name not in variant.idle
     ]
     costs = {"parameters": "trainable", "state_bytes": "of one sequence, as float32"}
     costs |= {"flops_per_token": "of the forward pass, matrix products only"}

@@ -90,7 +90,7 @@ def _blocks(wr: Any, folder: StudyFolder, entity: str, names: list[str]) -> list
     ]
     panels: list[Any] = [
         wr.ParallelCoordinatesPlot(columns=coordinates, title="Choices and score"),
-        *([wr.ParameterImportancePlot(with_respect_to="score")] if judged else []),
+        *([wr.ParameterImportancePlot(with_respect_to="score")] if judged and judged.shown else []),
         *(
             wr.LinePlot(
                 title=f"{curve} by {name}",

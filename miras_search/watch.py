@@ -17,7 +17,12 @@ from miras_search.errors import UserError
 from miras_search.folder import RECORD
 from miras_search.record import TrialRecord
 from miras_search.report import text
-from miras_search.report.leaderboard import best_per_variant, shared_choices, variants_table
+from miras_search.report.leaderboard import (
+    best_per_variant,
+    finals_table,
+    shared_choices,
+    variants_table,
+)
 from miras_search.samplers.base import SPEC
 from miras_search.study import repeats, total_finals, total_trials
 from miras_search.trial import TrialSpec
@@ -129,11 +134,14 @@ class Watched:
             told.append(f"{self.unread} unreadable")
         if not self.complete:
             told += self._pace(records)
-        best = finals.winner(records, recipe)
-        shown = [view.table(told, best, self.running, recipe)]
-        if entries := best_per_variant(records, recipe):
-            shared = shared_choices(entries)
+        entries = best_per_variant(records, recipe)
+        scored = [entry.best for entry in entries if entry.best.score is not None]
+        shown = [view.table(told, scored[0] if scored else None, self.running, recipe)]
+        shared = shared_choices(entries)
+        if entries:
             shown.append(variants_table(entries[:SHOWN], shared, width))
+        if (outcome := finals.standing(records, recipe)) is not None:
+            shown.append(finals_table(outcome, shared, width))
         return Group(*shown)
 
     def _pace(self, records: list[TrialRecord]) -> list[str]:

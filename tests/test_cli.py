@@ -283,6 +283,38 @@ def test_a_damaged_study_is_named(name: str, study: Path, tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+def test_what_stands_in_the_way_of_a_report_is_named(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(study / "out", out, symlinks=True)
+    record = out / "trials" / "00001" / "record.json"
+    whole = json.loads(record.read_text())
+
+    def problem(where: str = str(out)) -> str:
+        done = run("report", where)
+        assert done.returncode == 2, done.stderr
+        assert not done.stdout
+        (line,) = done.stderr.splitlines()
+        return line
+
+    for change, told in (
+        ({"variant": whole["variant"] | {"bias": {"kind": "huver"}}}, "did you mean 'huber'?"),
+        ({"recipe": {}}, "expected a recipe with a size"),
+    ):
+        record.write_text(json.dumps(whole | change))
+        assert str(record) in problem()
+        assert told in problem()
+    record.write_text(json.dumps(whole))
+    assert problem("").startswith("error: '': not a study folder")
+    shutil.rmtree(out / "figures")
+    (out / "figures").write_text("not a folder")
+    done = run("report", str(out))
+    assert done.returncode == 2
+    assert f"error: {out / 'figures'}" in done.stderr
+    (out / "study.json").write_text("{}")
+    told = "expected what a sweep wrote there: 'name' is not in it"
+    assert problem() == f"error: {out / 'study.json'}: {told}"
+
+
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator")
 def test_an_accelerator_that_is_not_there_is_said(tmp_path: Path) -> None:
     done = run("sweep", *write(tmp_path), "accelerator=gpu", cwd=tmp_path)

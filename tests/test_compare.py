@@ -30,7 +30,9 @@ def made(path, scores, *, task="mqar", shift=0.0, finalists=FINALISTS, **fields)
     found = [samples.record(i, variant, score, how=how) for i, (variant, score) in enumerate(tried)]
     for (_, lr, seed), searched in [*finals.wanted(found, how).items()]:
         variant = next(v for v in samples.variants() if v.digest == searched.digest)
+        # What a seed gives to all, and a little to each.
         score = searched.score + shift + 0.01 * (seed % 7)
+        score += 0.001 * ((int(variant.digest, 16) ^ seed) % 5)
         again = samples.record(
             len(found), variant, score, how=how, lr=lr, seed=seed, phase="finals"
         )
@@ -57,7 +59,7 @@ def test_finals_of_one_recipe_are_judged_as_one(tmp_path):
     runs = np.array([[r.score for r in f.runs] for f in together.standing.finalists])
     assert {len({r.seed for r in f.runs}) for f in together.standing.finalists} == {4}
     assert np.allclose(runs.mean(axis=1), [f.mean for f in together.standing.finalists])
-    assert not any(f.tied for f in together.standing.finalists[1:])  # one spread for all
+    assert not any(f.tied for f in together.standing.finalists[1:])
     told = printed(found)
     assert "judged as one" in told
     assert "No other finalist is tied" in told
@@ -162,12 +164,26 @@ def test_finals_that_are_not_over_give_no_verdict():
     how = samples.recipe(finalists=2, seeds=3)
     entries = best_per_variant(samples.study(how), how)
     assert text.heading(entries, None) == "What leads"
-    assert "are not over" in text.verdict(entries, None, how)
+    assert "no finals have a result yet" in text.verdict(entries, None, how)
 
 
-def test_runs_that_are_all_alike_have_no_interval():
-    assert text.interval(0.0) == "all alike"
+@pytest.mark.parametrize("best", [1.0, 0.8])  # whose sums round
+def test_runs_that_are_all_alike_show_nothing(best):
+    how = samples.recipe(finalists=2, seeds=3)
+    one, other = samples.variants()[:2]
+    found = [samples.record(0, one, 0.9, how=how), samples.record(1, other, 0.8, how=how)]
+    found += samples.finals(found, how, [best, 0.7] * 3)
+    outcome = finals.standing(found, how)
+    assert outcome is not None
+    assert [f.margin for f in outcome.finalists] == [0, 0]
+    assert outcome.tied == 1
+    assert text.interval(outcome.first.margin) == "all alike"
     assert text.interval(0.02) == "\u00b1 0.0200"
+    assert text.heading(best_per_variant(found, how), outcome) == "No winner is shown"
+    assert "neither interval nor winner can be told" in " ".join(text.finals(outcome))
+    told, _ = text.contrasts(outcome)
+    assert "no interval can be told" in told
+    assert "better" not in told
 
 
 def test_the_interval_of_a_correlation_covers_it():

@@ -242,7 +242,8 @@ def test_figures_of_costs_tell_each_variant_and_the_front(how):
     for _, score in sorted((e.best.parameters, -sign * e.best.score) for e in entries):
         front += -score > best
         best = max(best, -score)
-    assert f"joins the {front} that none beats" in pictures["Score against parameters"].caption
+    said = f"joins the {front} that none beats" if front > 1 else "There is one that none beats"
+    assert said in pictures["Score against parameters"].caption
 
 
 def test_every_mark_says_what_it_is_under_the_mouse(how):
@@ -293,9 +294,12 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
         assert contrast.margin >= studentized_range.ppf(0.95, 4, 6) * error * (1 - 1e-9)
     sentences = text.contrasts(outcome)
     assert len(sentences) == 3
-    assert sentences[0].startswith("algorithm beside matrix, l2, none: momentum is better than gd")
-    assert "l2 and huber" in sentences[1]
-    assert "not told apart" in sentences[1]
+    assert sentences[0].startswith(
+        "With memory=matrix, bias=l2, retention=none: "
+        "algorithm=momentum is better than algorithm=gd by 0.3000 \u00b1"
+    )
+    assert "bias=l2 is ahead of bias=huber by 0.0100 \u00b1" in sentences[1]
+    assert sentences[1].endswith("in mean accuracy, which does not tell them apart.")
     _, shown = check(write_report(samples.folder(tmp_path / "study", how, records)).read_text())
     flat = " ".join(printed(records, how, 80).split())
     for sentence in sentences:
@@ -311,6 +315,34 @@ def test_what_means_nothing_is_no_difference():
     assert l2.single_difference(l2) is None
     assert samples.variants()[1].single_difference(samples.variants()[8]) is None
     assert samples.variants()[-1].single_difference(l2) is None
+
+
+def test_nothing_is_said_of_what_means_nothing_to_a_memory_that_keeps_pairs(tmp_path):
+    how, variants = samples.recipe(), samples.variants()
+    records = [samples.record(0, variants[-1], 0.9), samples.record(1, variants[0], 0.5)]
+    records.append(samples.record(2, variants[9], 0.4))
+    page = write_report(samples.folder(tmp_path / "study", how, records)).read_text()
+    top = page[: page.index("What to hold a score against")]
+    assert "attention" in top
+    assert "Each token moves the weights" not in top
+    (picture,) = [
+        p for p in figures.draw(best_per_variant(records, how), how) if p.name == "choices"
+    ]
+    found = {(row["axis"], row["choice"], row["score"]) for row in picture.data}
+    assert ("memory", "attention", 0.9) in found
+    assert {score for axis, _, score in found if axis != "memory"} == {0.5, 0.4}
+
+
+def test_the_first_of_the_finals_is_in_bold(tmp_path):
+    how = samples.recipe(finalists=2, seeds=3)
+    one, other = samples.variants()[:2]
+    records = [samples.record(0, one, 0.9, how=how), samples.record(1, other, 0.8, how=how)]
+    records += samples.finals(records, how, (0.5, 0.81, 0.52, 0.8, 0.51, 0.82))
+    page = write_report(samples.folder(tmp_path / "study", how, records)).read_text()
+    board = page[page.index("<h2>Leaderboard</h2>") :]
+    (row,) = re.findall(r'<tr class="first">(.*?)</tr>', board[: board.index("</table>")], re.S)
+    assert 'data-v="2"' in row
+    assert "momentum" in row
 
 
 def test_of_few_variants_nothing_is_said(how):
@@ -385,11 +417,21 @@ def test_who_leads_elsewhere_is_told(task):
     assert told((0.8, 0.8))[0] == []
     (caveat,), found = told((0.7, 0.8))
     assert caveat.startswith("On test another one leads: matrix")
-    assert f"{text.score(sign * 0.8)} against {text.score(sign * 0.7)} of the first." in caveat
+    values = f"{text.score(sign * 0.8)} against {text.score(sign * 0.7)} of the first"
+    assert caveat.endswith(f"{values}, by one run each.")
     # In the finals the second is first, and the test agrees.
-    assert (
-        told((0.7, 0.8), samples.finals(found, recipe, [sign * x for x in (0.5, 0.6) * 3]))[0] == []
-    )
+    runs = samples.finals(found, recipe, [sign * x for x in (0.5, 0.6) * 3])
+    assert told((0.7, 0.8), runs)[0] == []
+    # It does not: the first of the finals is behind, by more than chance, or by less.
+    for noise, worth in ((0.001, "and behind it"), (0.2, "which does not tell them apart")):
+        tests = [0.8 + noise, 0.7, 0.8, 0.7 + noise, 0.8 + noise / 2, 0.7]
+        again = [
+            run.model_copy(update={"metrics": {name: sign * value}})
+            for run, value in zip(runs, tests, strict=True)
+        ]
+        (caveat,), _ = told((0.7, 0.8), again)
+        assert caveat.startswith("On test another one leads: matrix")
+        assert caveat.endswith(f"of the first, {worth}.")
 
 
 def test_how_well_early_scores_foretell_late_ones_is_told():
@@ -408,6 +450,10 @@ def test_how_well_early_scores_foretell_late_ones_is_told():
     expected = f"intervals: -1.00 [-1.00, {low.high:.2f}] at step 2."
     assert told is not None
     assert told.endswith(f"over 12 trials, with 95 % {expected}")
+    # Runs of the finals are seeds of few variants, and foretell nothing of others.
+    again = [trial(i).model_copy(update={"phase": "finals"}) for i in range(12)]
+    assert text.foretelling([*[trial(i) for i in range(12)], *again]) == told
+    assert text.foretelling(again) is None
     assert text.foretelling([trial(i) for i in range(9)]) is None
 
 

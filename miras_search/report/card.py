@@ -41,6 +41,7 @@ def card(name: str, variant: Variant, record: TrialRecord, recipe: Recipe) -> st
         memory=[
             (axis, str(choice), equations.get(axis, text.NONE), choice.source)
             for axis, choice in variant.shown_choices().items()
+            if axis not in variant.idle
         ],
         metrics=metrics,
         scores=[(s, [record.metrics.get(f"{s}/{m}") for m in metrics]) for s in splits],

@@ -276,9 +276,11 @@ def _against(scores: Scores, cost: str) -> Picture | None:
         names = [str(ranks[entry.best.digest]) for entry in entries]
         marks.annotate(figure, axes, placed, names)
 
+    number = sum(on_front)
+    joined = f"The dotted line joins the {number} that" if number > 1 else "There is one that"
     caption = (
-        f"The best trial of each variant, with its rank. The dotted line joins the {sum(on_front)} "
-        f"that none beats in one without being worse in the other. {text.ONE_RUN}"
+        f"The best trial of each variant, with its rank. {joined} none beats in one without being "
+        f"worse in the other. {text.ONE_RUN}"
     )
     if cost == "seconds":
         caption += " Time is of this machine, with whatever ran beside the trial."
@@ -377,7 +379,9 @@ def _wrapped(label: str) -> str:
 
 
 def _choices(entries: Sequence[Entry], axis: str) -> dict[str, list[Entry]]:
-    """Variants by choice, best first; only the kind where settings make too many choices."""
+    """Variants to which an axis means something by choice, best first; only the kind where settings
+    make too many choices."""
+    entries = [entry for entry in entries if axis not in entry.variant.idle]
     names = [str(entry.variant.choices()[axis]) for entry in entries]
     if len({*names}) > 8:
         names = [entry.variant.choices()[axis].kind for entry in entries]

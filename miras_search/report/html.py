@@ -83,6 +83,7 @@ def write_report(folder: StudyFolder) -> Path:
             shared=shared_choices(entries),
             sized=sizes_differ(entries),
             winner=winner,
+            first=(winner or entries[0]).best.digest if entries else None,
             equations=_update(winner.variant) if winner else [],
             leading=[
                 (entry, _equations(entry.variant))
@@ -172,6 +173,7 @@ def _choices(variant: Variant) -> list[tuple[str, Component, str, str]]:
             equations.get(axis, text.NONE),
         )
         for axis, choice in variant.shown_choices().items()
+        if axis not in variant.idle
     ]
 
 

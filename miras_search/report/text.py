@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from miras_search import pareto
 from miras_search.errors import printable
+from miras_search.finals import judged_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from miras_search.stats.ranks import Correlation
     from miras_search.stats.seeds import Chance
     from miras_search.tasks.base import Levels
+    from miras_search.variant import Variant
 
 NONE = "-"
 """What stands where there is no number."""
@@ -153,7 +156,9 @@ def foretelling(records: Sequence[TrialRecord]) -> str | None:
     """How well the scores during training rank what comes of it; None where too few trials tell."""
     from miras_search.pruning import rank_correlations
 
-    trials = [({p.step: p.score for p in r.curve}, r.score) for r in records if r.score is not None]
+    # Runs of the finals are of few points that did well.
+    done = [r for r in records if r.score is not None and r.phase == "search"]
+    trials = [({p.step: p.score for p in r.curve}, r.score) for r in done]
     found = [*rank_correlations(trials).items()][:-1]
     if not found:
         return None
@@ -208,7 +213,7 @@ def verdict(entries: Sequence[Entry], outcome: Standing | None, recipe: Recipe) 
         if sum(entry.best.score is not None for entry in entries) < 2:
             return "There is nothing to compare it with."
         if recipe.finalists:
-            return "First in the search; the finals, which say how sure that is, are not over."
+            return "First in the search: no finals have a result yet, to say how sure that is."
         return (
             "First in the search, which does not show that it is better: "
             "miras-search resume STUDY finalists=3 seeds=3 runs the leading ones on new seeds."
@@ -240,8 +245,8 @@ def differences(found: Differences) -> list[str]:
     named = ", ".join(f"{effect.name} ({percent(effect.share or 0.0)})" for effect in found.shown)
     return [
         f"{judged}, these made a difference over {found.variants} variants: {named}.",
-        "In brackets the share that each explains of the variance among them which all other axes "
-        f"leave, of other variants it may be another; false discovery rate {found.least:.0%}.",
+        "In brackets the share that each explains of the variance which all other axes leave: of "
+        f"these variants alone, and without an interval. False discovery rate {found.least:.0%}.",
     ]
 
 
@@ -266,13 +271,14 @@ def finals(outcome: Standing) -> list[str]:
         ]
     told.append(
         f"The mean of the first is {score(outcome.first.mean)}, and {score(outcome.corrected)} "
-        "without what it owes to being the best of several."
+        "without what it owes to being the best of several: chosen on all seeds but one and scored "
+        "on that one, in the mean."
     )
     if not min(finalist.margin for finalist in outcome.finalists):
-        told.append("Where all runs gave one score, no interval can be told from them.")
+        told.append("Where all runs gave one score, neither interval nor winner can be told.")
     told.append(
-        f"What was not seen in {seeds} runs may still happen in up to {unseen(seeds):.0%} of them: "
-        "intervals are too narrow for variants that rarely fail."
+        f"What was not seen in {seeds} runs may still happen in {unseen(seeds):.0%} of all (at "
+        f"{LEVEL:.0%}): intervals are too narrow for variants that rarely fail."
     )
     for record in outcome.fallen:
         told.append(
@@ -291,21 +297,25 @@ def contrasts(outcome: Standing) -> list[str]:
         return []
     return [
         *map(_contrast, outcome.contrasts),
-        "These are finalists that differ in one choice, each at its own best learning rate; the "
+        "These are finalists that differ in one choice, each at the best of the rates tried; the "
         f"intervals are of {LEVEL:.0%} for all pairs of finalists together.",
     ]
 
 
 def _contrast(found: Contrast) -> str:
     one, other = found.better.variant, found.worse.variant
-    beside = [str(x) for name, x in one.shown_choices().items() if name != found.choice]
-    pair = [printable(str(getattr(variant, found.choice))) for variant in (one, other)]
-    gap = score(found.gap) + (f" {interval(found.margin)}" if found.margin else "")
+    axes = one.shown_choices()
+    beside = ", ".join(f"{name}={axes[name]}" for name in axes if name != found.choice)
+    name, metric = found.choice, found.better.runs[0].metric.replace("_", " ")
+    verb = "is better than" if found.shown else "is ahead of"
+    gap = score(found.gap) + ("" if math.isinf(found.margin) else f" {interval(found.margin)}")
+    told = f"With {beside}: {name}={getattr(one, name)} {verb} {name}={getattr(other, name)} by "
+    told += f"{gap} in mean {metric}"
     if found.shown:
-        told = f"{pair[0]} is better than {pair[1]} by {gap}"
-    else:
-        told = f"{pair[0]} and {pair[1]} are not told apart: {gap}"
-    return f"{found.choice.replace('_', ' ')} beside {', '.join(beside)}: {told}."
+        return f"{told}."
+    if math.isinf(found.margin):
+        return f"{told}; all runs are alike, so that no interval can be told."
+    return f"{told}, which does not tell them apart."
 
 
 def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None = None) -> list[str]:
@@ -377,21 +387,42 @@ def _elsewhere(done: Sequence[Entry], recipe: Recipe, outcome: Standing | None) 
     """Where another variant leads on the sets that decided nothing."""
     from miras_search.report.leaderboard import label, shared_choices
 
-    if outcome is None:
-        values = [(entry.variant, entry.best.metrics.get) for entry in done]
-    else:
-        values = [(finalist.variant, finalist.mean_of) for finalist in outcome.finalists]
-    sign = 1 if recipe.task.direction == "maximize" else -1
     told = []
     for split in recipe.task.at_lengths:
-        found = [(variant, of(f"{split}/{recipe.task.metric}")) for variant, of in values]
-        known = [(variant, value) for variant, value in found if value is not None]
-        if not known or known[0] != found[0]:
-            continue
-        variant, value = max(known, key=lambda one: sign * one[1])
-        if value != known[0][1]:
+        metric = f"{split}/{recipe.task.metric}"
+        if outcome is None:
+            found = _ahead_in_search(done, recipe, metric)
+        else:
+            found = _ahead_in_finals(outcome, recipe, metric)
+        if found is not None:
+            variant, theirs, ours, worth = found
             told.append(
                 f"On {held_out(split)} another one leads: {label(variant, shared_choices(done))}, "
-                f"{score(value)} against {score(known[0][1])} of the first."
+                f"{score(theirs)} against {score(ours)} of the first, {worth}."
             )
     return told
+
+
+def _ahead_in_search(
+    done: Sequence[Entry], recipe: Recipe, metric: str
+) -> tuple[Variant, float, float, str] | None:
+    """Who is better than the first by a metric of its best trial, both values, and their worth."""
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    found = [(entry.variant, entry.best.metrics.get(metric)) for entry in done]
+    known = [(variant, value) for variant, value in found if value is not None]
+    if not known or known[0] != found[0]:
+        return None
+    variant, value = max(known, key=lambda one: sign * one[1])
+    return None if value == known[0][1] else (variant, value, known[0][1], "by one run each")
+
+
+def _ahead_in_finals(
+    outcome: Standing, recipe: Recipe, metric: str
+) -> tuple[Variant, float, float, str] | None:
+    """Who has a better mean than the first of the finals, both means, and their worth."""
+    again = judged_by(outcome, recipe, metric)
+    if again is None or again.first.runs == outcome.first.runs:
+        return None
+    (ours,) = (f for f in again.finalists if f.runs == outcome.first.runs)
+    worth = "which does not tell them apart" if ours.tied else "and behind it"
+    return again.first.variant, again.first.mean, ours.mean, worth

@@ -37,10 +37,11 @@ def margins(scores: Array) -> Array:
     """
     variants, seeds = scores.shape
     own = scores.var(axis=1, ddof=1)
-    return np.maximum(
+    found = np.maximum(
         _t(seeds - 1) * np.sqrt(own / seeds),
         _t(variants * (seeds - 1)) * np.sqrt(own.mean() / seeds),
     )
+    return np.where(_rounding(found, scores), 0, found)
 
 
 def gaps(scores: Array, row: int = 0) -> tuple[Array, Array]:
@@ -50,7 +51,7 @@ def gaps(scores: Array, row: int = 0) -> tuple[Array, Array]:
     A gap counts if it is above both margins: of Tukey's range test, which allows for all pairs of
     variants and so for the first being the best of them (its error is what variants and seeds leave
     of the scores), and of the paired t test of the two alone, for a pair that varies more than the
-    others.
+    others. Where both are zero, because runs are alike, no gap counts.
     """
     variants, seeds = scores.shape
     if variants == 1:
@@ -60,7 +61,13 @@ def gaps(scores: Array, row: int = 0) -> tuple[Array, Array]:
     freedom = (variants - 1) * (seeds - 1)
     pooled = _range(variants, freedom) * np.sqrt((left**2).sum() / freedom / seeds)
     own = _t(seeds - 1) * np.sqrt(behind.var(axis=1, ddof=1) / seeds)
-    return behind.mean(axis=1), np.maximum(pooled, own)
+    needed = np.maximum(pooled, own)
+    return behind.mean(axis=1), np.where(_rounding(needed, scores), np.inf, needed)
+
+
+def _rounding(margins: Array, scores: Array) -> NDArray[np.bool_]:
+    """Whether margins are what sums of equal scores differ by."""
+    return margins <= 1e-9 * np.abs(scores).max()
 
 
 def superiority(first: Array, other: Array) -> Chance:
