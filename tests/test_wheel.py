@@ -1,12 +1,16 @@
 """The wheel, really built, and used from where it was installed, away from the checkout."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +49,22 @@ def test_all_that_ships_is_in_it(site):
         assert found == names(ROOT / "miras_search", pattern)
         assert found
     assert [*site.glob("miras_search-*.dist-info/licenses/LICENSE")]
+
+
+def test_what_it_imports_is_required(site):
+    """By the package itself or by an extra that users may ask for, not only by another package."""
+    (about,) = site.glob("miras_search-*.dist-info")
+    lines = map(Requirement, metadata.PathDistribution(about).requires)
+    asked = {r.name for r in lines if not re.search("extra == .(dev|docs|bench).", str(r.marker))}
+    of_name = metadata.packages_distributions()
+    for file in (site / "miras_search").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for top in {name.partition(".")[0] for name in names} - {"miras_search"}:
+                known = top in sys.stdlib_module_names
+                found = {name.lower() for name in of_name.get(top, [top.replace("_", "-")])}
+                assert known or found & asked, f"{file.name} imports {top}"
 
 
 def test_it_runs_away_from_the_checkout(site):
