@@ -255,7 +255,8 @@ def finals(outcome: Standing) -> list[str]:
     from miras_search.stats.seeds import LEVEL, unseen
 
     others, seeds = len(outcome.finalists) - 1, len(outcome.first.runs)
-    behind = f", but {others - outcome.tied} are behind" if outcome.tied < others else ""
+    clear = others - outcome.tied
+    behind = f", but {clear} {'is' if clear == 1 else 'are'} behind" if clear else ""
     if not others:
         told = ["One finalist was run to its end: nothing to compare it with."]
     elif not outcome.tied:
