@@ -190,10 +190,11 @@ def _report(options: Any) -> int:
     from miras_search.report.leaderboard import terminal, write_csv
 
     folder = StudyFolder.existing(options.study)
-    records, recipe, _ = folder.records(), folder.recipe, folder.space
+    records, recipe = folder.records(), folder.recipe
     write_csv(folder, records, recipe)
+    page = write_report(folder)
     terminal(records, recipe, Console())
-    print(write_report(folder))
+    print(page)
     return 0
 
 

@@ -47,7 +47,7 @@ class StudyFolder:
             raise UserError(
                 f"{path or repr(path)}: not a study folder: expected {folder.study_file.name} in it"
             )
-        assert folder.identity
+        _ = folder.identity  # if it is damaged, that comes before all else
         return folder
 
     def create(self, identity: dict[str, Any], space: Space, recipe: Recipe) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import finals
 from miras_search.errors import UserError
 from miras_search.registry import CHOICES
-from miras_search.report import text
+from miras_search.report import sentences
 from miras_search.report.differences import differences
 from miras_search.report.leaderboard import best_per_variant, variant_of
 from miras_search.wandb_log import PROJECT, SUMMARY, columns, run_id
@@ -62,8 +62,8 @@ def _description(folder: StudyFolder) -> str:
     records, recipe = folder.records(), folder.recipe
     entries, outcome = best_per_variant(records, recipe), finals.standing(records, recipe)
     told = [f"{recipe.task.metric} on {recipe.task.kind}."]
-    told += text.finals(outcome) if outcome else [text.verdict(entries, outcome, recipe)]
-    return " ".join([*told, *text.caveats(entries, recipe, outcome)])
+    told += sentences.finals(outcome) if outcome else [sentences.verdict(entries, outcome, recipe)]
+    return " ".join([*told, *sentences.caveats(entries, recipe, outcome)])
 
 
 def _tables(summary: Any) -> list[str]:

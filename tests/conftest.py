@@ -30,6 +30,14 @@ def _own_cache(tmp_path_factory):
     os.environ["MIRAS_SEARCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(params=["mqar", "bytes"])
+def how(request):
+    """A recipe of whose task higher scores are better, and one of whose lower ones are."""
+    import study_samples
+
+    return study_samples.recipe(request.param)
+
+
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="where tensors of the tests are made")
 

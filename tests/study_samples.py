@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import random
 from collections.abc import Sequence
 from typing import Any
+
+from rich.console import Console
 
 from miras_search.finals import wanted
 from miras_search.folder import RECORD, StudyFolder
 from miras_search.recipe import Recipe
 from miras_search.record import Point, TrialRecord
-from miras_search.report.leaderboard import variant_of
+from miras_search.report.leaderboard import terminal, variant_of
 from miras_search.space import Space
 from miras_search.trial import TrialSpec
 from miras_search.variant import Variant
@@ -140,3 +145,28 @@ def folder(path: Any, how: Recipe, records: list[TrialRecord], name: str = "samp
     for found in records:
         found.write(made.trial(found.number) / RECORD)
     return made
+
+
+def printed(records: Sequence[TrialRecord], recipe: Recipe, width: int) -> str:
+    """The leaderboard as a terminal of so many columns shows it."""
+    screen = io.StringIO()
+    terminal(records, recipe, Console(file=screen, width=width, color_system=None))
+    return screen.getvalue()
+
+
+def planted(how: Recipe, **effects: float) -> list[TrialRecord]:
+    """Noise of one seed a variant, and what each kind adds to it for the better."""
+    rng = random.Random(1)
+    sign = 1 if how.task.direction == "maximize" else -1
+    records: list[TrialRecord] = []
+    for variant in variants():
+        kinds = {choice.kind for choice in variant.axes().values()}
+        worth = 0.02 * rng.gauss(0, 1) + sum(more for k, more in effects.items() if k in kinds)
+        records.append(record(len(records), variant, 0.5 + sign * worth, how=how))
+    return records
+
+
+def figure_rows(folder: StudyFolder, name: str) -> list[dict[str, str]]:
+    """The numbers of a figure of a report."""
+    with (folder.figures / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -16,7 +16,7 @@ from miras_search import finals
 from miras_search.compare import compare
 from miras_search.errors import UserError
 from miras_search.folder import StudyFolder
-from miras_search.report import comparison, text
+from miras_search.report import comparison, sentences, text
 from miras_search.report.leaderboard import best_per_variant
 from miras_search.stats import ranks
 
@@ -143,7 +143,7 @@ def test_the_verdict_says_who_is_first_and_how_sure_that_is(tmp_path):
         folder = StudyFolder(Path(made(tmp_path / str(len([*tmp_path.iterdir()])), scores, **how)))
         records, recipe = folder.records(), folder.recipe
         entries, outcome = best_per_variant(records, recipe), finals.standing(records, recipe)
-        return text.heading(entries, outcome), text.verdict(entries, outcome, recipe)
+        return sentences.heading(entries, outcome), sentences.verdict(entries, outcome, recipe)
 
     heading, sentence = told(0.9, 0.8, finalists=0)
     assert heading == "What leads"
@@ -163,8 +163,8 @@ def test_the_verdict_says_who_is_first_and_how_sure_that_is(tmp_path):
 def test_finals_that_are_not_over_give_no_verdict():
     how = samples.recipe(finalists=2, seeds=3)
     entries = best_per_variant(samples.study(how), how)
-    assert text.heading(entries, None) == "What leads"
-    assert "no finals have a result yet" in text.verdict(entries, None, how)
+    assert sentences.heading(entries, None) == "What leads"
+    assert "no finals have a result yet" in sentences.verdict(entries, None, how)
 
 
 @pytest.mark.parametrize("best", [1.0, 0.8])  # whose sums round
@@ -179,9 +179,9 @@ def test_runs_that_are_all_alike_show_nothing(best):
     assert outcome.tied == 1
     assert text.interval(outcome.first.margin) == "all alike"
     assert text.interval(0.02) == "\u00b1 0.0200"
-    assert text.heading(best_per_variant(found, how), outcome) == "No winner is shown"
-    assert "neither interval nor winner can be told" in " ".join(text.finals(outcome))
-    told, _ = text.contrasts(outcome)
+    assert sentences.heading(best_per_variant(found, how), outcome) == "No winner is shown"
+    assert "neither interval nor winner can be told" in " ".join(sentences.finals(outcome))
+    told, _ = sentences.contrasts(outcome)
     assert "no interval can be told" in told
     assert "better" not in told
 

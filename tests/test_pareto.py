@@ -15,7 +15,7 @@ from miras_search import finals, pareto
 from miras_search import samplers as every
 from miras_search.errors import UserError
 from miras_search.recipe import Recipe, load_pair
-from miras_search.report import text
+from miras_search.report import sentences
 from miras_search.report.leaderboard import best_per_variant
 from miras_search.samplers.base import Tried
 from miras_search.study import Study
@@ -178,8 +178,8 @@ def test_finalists_come_from_the_front_first():
     alone = Recipe.from_dict(how.to_dict() | {"objectives": ["score"]})
     entries = best_per_variant(records, how)
     told = "On the front of score and state bytes, by their best trials: 1, 3, 4 (of 4 variants"
-    assert text.front(entries, how).startswith(told)
-    assert text.front(entries, alone) is None
+    assert sentences.front(entries, how).startswith(told)
+    assert sentences.front(entries, alone) is None
     assert {record.number for record in finals.wanted(records, alone).values()} == {0, 1, 2}
 
 

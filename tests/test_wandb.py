@@ -17,7 +17,7 @@ from wandb_server import ENTITY, Server, serving
 from miras_search import finals, wandb_log
 from miras_search.folder import StudyFolder
 from miras_search.registry import CHOICES
-from miras_search.report import text
+from miras_search.report import sentences
 from miras_search.report.leaderboard import best_per_variant, variant_of
 
 STUDY = Path(wandb_study.__file__)
@@ -93,7 +93,7 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
     assert {*charts} == {"front/parameters_table", "front/seconds_table"}  # what the records tell
     assert {told["nrows"] for told in charts.values()} == {len(records)}
     entries = best_per_variant(records, folder.recipe)
-    assert summary.summary["verdict"] == text.verdict(entries, None, folder.recipe)
+    assert summary.summary["verdict"] == sentences.verdict(entries, None, folder.recipe)
     assert {"space.yaml", "recipe.yaml", "best.yaml"} <= summary.uploads
     best = max(records, key=lambda record: record.score or 0)
     model = server.versions(f"{study}-model")[-1]
@@ -184,7 +184,7 @@ def test_finals_reach_the_summary() -> None:
     assert told["first/margin"] == outcome.first.margin > 0
     assert told["first/variant"] == str(outcome.first.variant)
     assert told["first/tied"] == outcome.tied
-    assert told["verdict"] == text.finals(outcome)[0]
+    assert told["verdict"] == sentences.finals(outcome)[0]
 
 
 def test_what_sync_cannot_do_is_one_message(offline: Path, tmp_path: Path) -> None:

@@ -198,8 +198,8 @@ def _cluster(address: str | None) -> Iterator[None]:
         if "RAY_AUTH_MODE" not in os.environ and _has_token():
             told += (
                 ". One that asks for a token, as `ray start` does where it finds one, is joined "
+                "with RAY_AUTH_MODE=token"
             )
-            told += "with RAY_AUTH_MODE=token"
         raise UserError(told) from None
     try:
         yield

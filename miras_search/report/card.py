@@ -27,8 +27,8 @@ TOKENS = {
 def card(name: str, variant: Variant, record: TrialRecord, recipe: Recipe) -> str:
     """The card of a model in a folder of this name, trained by a recipe of one trial."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    environment.filters |= {"score": text.score, "count": text.count, "cell": _cell}
-    environment.filters |= {"held_out": text.held_out}
+    filters = (text.score, text.count, text.held_out, _cell)
+    environment.filters |= {made.__name__.strip("_"): made for made in filters}
     equations, kind = variant.equations(), recipe.task.kind
     metrics = list(dict.fromkeys(key.rpartition("/")[2] for key in record.metrics))
     splits = dict.fromkeys(key.rpartition("/")[0] for key in record.metrics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from miras_search.compare import asked
-from miras_search.report import text
+from miras_search.report import sentences, text
 from miras_search.report.leaderboard import SHOWN, Entry, finals_table, shared_choices, variant_of
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _print_together(together: Together, console: Console) -> None:
         told = ", ".join(f"{k}={v}" for k, v in shared.items())
         console.print(Text(f"All finalists: {told}."))
     console.print(finals_table(standing, shared, console.width - 20, together.found_by))
-    console.print(Text("\n".join([*text.finals(standing), *text.contrasts(standing)])))
+    console.print(Text("\n".join([*sentences.finals(standing), *sentences.contrasts(standing)])))
 
 
 def _told(agreement: Agreement) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import pareto
 from miras_search.record import write_whole
 from miras_search.registry import CHOICES
-from miras_search.report import dots, marks, text
+from miras_search.report import dots, marks, sentences, text
 from miras_search.report.leaderboard import label, shared_choices
 from miras_search.report.svg import MARKERS, MUTED, PAGE, SERIES, canvas, drawn, on_page
 
@@ -280,7 +280,7 @@ def _against(scores: Scores, cost: str) -> Picture | None:
     joined = f"The dotted line joins the {number} that" if number > 1 else "There is one that"
     caption = (
         f"The best trial of each variant, with its rank. {joined} none beats in one without being "
-        f"worse in the other. {text.ONE_RUN}"
+        f"worse in the other. {sentences.ONE_RUN}"
     )
     if cost == "seconds":
         caption += " Time is of this machine, with whatever ran beside the trial."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from miras_search import finals, reach
 from miras_search.record import write_whole
-from miras_search.report import continual, equations, figures, interactions, text
+from miras_search.report import continual, equations, figures, interactions, sentences, text
 from miras_search.report.differences import differences
 from miras_search.report.leaderboard import (
     Entry,
@@ -78,12 +78,12 @@ def write_report(folder: StudyFolder) -> Path:
             metric=recipe.task.metric.replace("_", " "),
             better=text.better(recipe),
             records=records,
-            completed=text.completed(records),
+            completed=sentences.completed(records),
             entries=entries,
             shared=shared_choices(entries),
             sized=sizes_differ(entries),
             winner=winner,
-            first=(winner or entries[0]).best.digest if entries else None,
+            first=winner.best.digest if winner else None,
             equations=_update(winner.variant) if winner else [],
             leading=[
                 (entry, _equations(entry.variant))
@@ -91,29 +91,29 @@ def write_report(folder: StudyFolder) -> Path:
                 if entry.best.score is not None
             ],
             finalists={f.variant.digest: f for f in outcome.finalists} if outcome else {},
-            heading=text.heading(entries, outcome),
-            verdict=text.verdict(entries, outcome, recipe),
+            heading=sentences.heading(entries, outcome),
+            verdict=sentences.verdict(entries, outcome, recipe),
             order=text.ORDER,
             choices=_choices(winner.variant) if winner else [],
             held=partial(_held, winner, outcome),
-            caveats=text.caveats(entries, recipe, outcome),
+            caveats=sentences.caveats(entries, recipe, outcome),
             outcome=outcome,
-            found=text.finals(outcome)[1:] if outcome else [],
-            contrasts=text.contrasts(outcome) if outcome else [],
+            found=sentences.finals(outcome)[1:] if outcome else [],
+            contrasts=sentences.contrasts(outcome) if outcome else [],
             intervals=intervals,
-            matched=text.matched(entries, recipe),
-            front=text.front(entries, recipe),
+            matched=sentences.matched(entries, recipe),
+            front=sentences.front(entries, recipe),
             levels=_levels(recipe),
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),
             differences=made,
             effects=effects,
-            unjudged=text.unjudged(entries),
+            unjudged=sentences.unjudged(entries),
             figures=pictures,
-            foretelling=text.foretelling(records),
+            foretelling=sentences.foretelling(records),
             trials=rows(records, recipe),
             failures=_failures(records),
-            asked=_asked(folder.space, recipe, text.matched(entries, recipe)),
+            asked=_asked(folder.space, recipe, sentences.matched(entries, recipe)),
             space_yaml=folder.space_file.read_text(),
             recipe_yaml=folder.recipe_file.read_text(),
             versions=_distinct(record.versions for record in records),
@@ -145,7 +145,7 @@ def _environment() -> Environment:
     environment.filters |= {made.__name__: made for made in filters}
     environment.filters |= {"equation": equations.html, "on_test": score_on_test}
     environment.filters |= {"label": label}
-    environment.filters |= {"summary": continual.told, "differing": text.differences}
+    environment.filters |= {"summary": continual.told, "differing": sentences.differences}
     return environment
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import finals, pareto
 from miras_search.folder import ranked
 from miras_search.record import write_whole
-from miras_search.report import continual, text
+from miras_search.report import continual, sentences, text
 from miras_search.report.differences import differences
 from miras_search.variant import Variant
 
@@ -217,7 +217,7 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     for split in ("validation", "test"):
         if split == "validation" or task.levels(split) != task.levels("validation"):
             lines.append(f"Levels on {split}: {text.levels(task.levels(split))}.")
-    if told := text.matched(entries, recipe):
+    if told := sentences.matched(entries, recipe):
         lines.append(f"All variants have {told}.")
     if shared:
         lines.append("All variants: " + ", ".join(f"{k}={v}" for k, v in shared.items()) + ".")
@@ -229,19 +229,19 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     outcome = finals.standing(records, recipe)
     if outcome is not None:
         console.print(finals_table(outcome, shared, console.width))
-        console.print(Text("\n".join([*text.finals(outcome), *text.contrasts(outcome)])))
-    told = [*continual.lines(entries, recipe), text.endings(records)]
+        console.print(Text("\n".join([*sentences.finals(outcome), *sentences.contrasts(outcome)])))
+    told = [*continual.lines(entries, recipe), sentences.endings(records)]
     if outcome is None and len(entries) > 1:
-        told.append(text.verdict(entries, outcome, recipe))
-    if front := text.front(entries, recipe):
+        told.append(sentences.verdict(entries, outcome, recipe))
+    if front := sentences.front(entries, recipe):
         told.insert(0, front)
     if made := differences(entries, recipe):
-        told += text.differences(made)
+        told += sentences.differences(made)
     elif len(entries) > 1:
-        told.append(text.unjudged(entries))
-    if foretelling := text.foretelling(records):
+        told.append(sentences.unjudged(entries))
+    if foretelling := sentences.foretelling(records):
         told.append(foretelling)
-    console.print(Text("\n".join([*told, *text.caveats(entries, recipe, outcome)])))
+    console.print(Text("\n".join([*told, *sentences.caveats(entries, recipe, outcome)])))
 
 
 def plain_table(

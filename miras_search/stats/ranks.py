@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST = 10
-"""Variants that a correlation is worth telling of."""
+"""Pairs of scores that a correlation is worth telling of."""
 
 
 class Correlation(NamedTuple):

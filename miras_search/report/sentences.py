@@ -1,0 +1,316 @@
+"""What is said of a study in sentences: what came of its trials, who is first and how sure that
+is, and what the ranking does not show."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from miras_search import pareto
+from miras_search.finals import judged_by
+from miras_search.report import text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from miras_search.finals import Contrast, Standing
+    from miras_search.recipe import Recipe
+    from miras_search.record import TrialRecord
+    from miras_search.report.differences import Differences
+    from miras_search.report.leaderboard import Entry
+    from miras_search.variant import Variant
+
+ONE_RUN = "A score is of one run: who is just behind may belong on it, and the other way round."
+"""What is to be known of a front."""
+
+
+def completed(records: Sequence[TrialRecord]) -> str:
+    """How many of the finished trials have a score."""
+    if not records:
+        return "No trial has finished."
+    complete = sum(record.score is not None for record in records)
+    return f"{complete} of {text.many(len(records), 'trial')} completed."
+
+
+def endings(records: Sequence[TrialRecord]) -> str:
+    """How many trials completed, and how the others ended."""
+    told = completed(records)
+    for state, number in Counter(r.state for r in records if r.score is None).most_common():
+        reasons = Counter(text.reason(r) for r in records if r.state == state).most_common()
+        first = reasons[0][0].rstrip(".")
+        more = f", and {len(reasons) - 1} more reasons" if len(reasons) > 1 else ""
+        told += f" {number} {'ran ' if state == 'out of memory' else ''}{state}: {first}{more}."
+    return told
+
+
+def foretelling(records: Sequence[TrialRecord]) -> str | None:
+    """How well the scores during training rank what comes of it; None where too few trials tell."""
+    from miras_search.pruning import rank_correlations
+
+    # Runs of the finals are of few points that did well.
+    done = [r for r in records if r.score is not None and r.phase == "search"]
+    trials = [({p.step: p.score for p in r.curve}, r.score) for r in done]
+    found = [*rank_correlations(trials).items()][:-1]
+    if not found:
+        return None
+    told = ", ".join(f"{text.chance(rho)} at step {step}" for step, rho in found)
+    return (
+        f"Rank correlation of scores with the final one over {len(trials)} trials, with 95 % "
+        f"intervals: {told}."
+    )
+
+
+def matched(entries: Sequence[Entry], recipe: Recipe) -> str | None:
+    """What every variant was given alike, and how far from it the trials are."""
+    if recipe.match is None:
+        return None
+    found = [recipe.match.deviation_of(trial) for entry in entries for trial in entry.trials]
+    known = [deviation for deviation in found if deviation is not None]
+    told = f"{recipe.match}"
+    return f"{told}; the largest deviation is {text.share(max(known, key=abs))}" if known else told
+
+
+def front(entries: Sequence[Entry], recipe: Recipe) -> str | None:
+    """Which variants are on the front that was sought, by rank; None where only the score was."""
+    ranked = [entry.best for entry in entries if entry.best.score is not None]
+    if len(recipe.objectives) == 1 or not ranked:
+        return None
+    is_on = pareto.front(pareto.losses(ranked, recipe, recipe.objectives))
+    ranks = ", ".join(str(rank) for rank, on in enumerate(is_on, start=1) if on)
+    *names, last = (name.replace("_", " ") for name in recipe.objectives)
+    told = f"On the front of {', '.join(names)} and {last}, by their best trials: {ranks}"
+    told += f" (of {len(ranked)} variants, best score first)."
+    return f"{told} {ONE_RUN}"
+
+
+def heading(entries: Sequence[Entry], outcome: Standing | None) -> str:
+    """What is to be called of the first variant: only one that leaves all others behind has won."""
+    if outcome is not None and outcome.tied:
+        return "No winner is shown"
+    if outcome is not None and len(outcome.finalists) > 1:
+        return "What won"
+    scored = sum(entry.best.score is not None for entry in entries)
+    return "What leads" if scored > 1 else "What was trained"
+
+
+def verdict(entries: Sequence[Entry], outcome: Standing | None, recipe: Recipe) -> str:
+    """How sure it is who is first, in one sentence."""
+    if outcome is None:
+        if sum(entry.best.score is not None for entry in entries) < 2:
+            return "There is nothing to compare it with."
+        if recipe.finalists:
+            return "First in the search: no finals have a result yet, to say how sure that is."
+        return (
+            "First in the search, which does not show that it is better: "
+            "miras-search resume STUDY finalists=3 seeds=3 runs the leading ones on new seeds."
+        )
+    return finals(outcome)[0]
+
+
+def unjudged(entries: Sequence[Entry]) -> str:
+    """Why nothing is said of what made a difference."""
+    from miras_search.report.differences import LEAST
+
+    done = sum(entry.best.score is not None for entry in entries)
+    return (
+        f"Effects of axes are not judged: that takes {LEAST} variants with a score whose kinds "
+        f"others have too, and there are {done} in all."
+    )
+
+
+def differences(found: Differences) -> list[str]:
+    """What is shown to have made a difference, and what these words are worth."""
+    judged = f"Of {len(found.judged)} axes, pairs of axes and settings"
+    if not found.shown:
+        return [f"{judged}, none is shown to make a difference over {found.variants} variants."]
+    named = ", ".join(
+        f"{effect.name} ({text.percent(effect.share or 0.0)})" for effect in found.shown
+    )
+    return [
+        f"{judged}, these made a difference over {found.variants} variants: {named}.",
+        "In brackets the share that each explains of the variance which all other axes leave: of "
+        f"these variants alone, and without an interval. False discovery rate {found.least:.0%}.",
+    ]
+
+
+def finals(outcome: Standing) -> list[str]:
+    """What the finals show and what they do not, one sentence or two each; first the verdict."""
+    from miras_search.stats.seeds import LEVEL, unseen
+
+    others, seeds = len(outcome.finalists) - 1, len(outcome.first.runs)
+    clear = others - outcome.tied
+    behind = f", but {clear} {'is' if clear == 1 else 'are'} behind" if clear else ""
+    if not others:
+        told = ["One finalist was run to its end: nothing to compare it with."]
+    elif not outcome.tied:
+        told = [
+            f"No other finalist is tied with the first on {seeds} new seeds: where variants are "
+            f"alike, at most {1 - LEVEL:.0%} of studies say so."
+        ]
+    else:
+        which = f"{outcome.tied} of {others} other finalists" if others > 1 else "The other one"
+        told = [
+            f"{which} cannot be told from the first on {seeds} new seeds: "
+            f"no winner is shown{behind}."
+        ]
+    told.append(
+        f"The mean of the first is {text.score(outcome.first.mean)}, and "
+        f"{text.score(outcome.corrected)} without what it owes to being the best of several: "
+        "chosen on all seeds but one and scored on that one, in the mean."
+    )
+    if not min(finalist.margin for finalist in outcome.finalists):
+        told.append("Where all runs gave one score, neither interval nor winner can be told.")
+    told.append(
+        f"What was not seen in {seeds} runs may still happen in {unseen(seeds):.0%} of all (at "
+        f"{LEVEL:.0%}): intervals are too narrow for variants that rarely fail."
+    )
+    for record in outcome.fallen:
+        told.append(
+            f"A finalist has no place: {record.state} on seed {record.seed} (trial {record.number})"
+            f": {text.reason(record)}."
+        )
+    return told
+
+
+def contrasts(outcome: Standing) -> list[str]:
+    """What the finals show of single choices, a sentence for each pair of finalists that differ in
+    one alone, and last what these sentences are worth."""
+    from miras_search.stats.seeds import LEVEL
+
+    if not outcome.contrasts:
+        return []
+    return [
+        *map(_contrast, outcome.contrasts),
+        "These are finalists that differ in one choice, each at the best of the rates tried; the "
+        f"intervals are of {LEVEL:.0%} for all pairs of finalists together.",
+    ]
+
+
+def _contrast(found: Contrast) -> str:
+    one, other = found.better.variant, found.worse.variant
+    axes = one.shown_choices()
+    beside = ", ".join(f"{name}={axes[name]}" for name in axes if name != found.choice)
+    name, metric = found.choice, found.better.runs[0].metric.replace("_", " ")
+    verb = "is better than" if found.shown else "is ahead of"
+    gap = text.score(found.gap) + (
+        "" if math.isinf(found.margin) else f" {text.interval(found.margin)}"
+    )
+    told = f"With {beside}: {name}={getattr(one, name)} {verb} {name}={getattr(other, name)} by "
+    told += f"{gap} in mean {metric}"
+    if found.shown:
+        return f"{told}."
+    if math.isinf(found.margin):
+        return f"{told}; all runs are alike, so that no interval can be told."
+    return f"{told}, which does not tell them apart."
+
+
+def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None = None) -> list[str]:
+    """What the ranking does not show, one sentence or two each."""
+    done = [entry for entry in entries if entry.best.score is not None]
+    if not done:
+        return []
+    seeds = sorted({record.seed for entry in done for record in entry.complete})
+    alone = len(done) == 1 and len(done[0].complete) == 1
+    told = [
+        f"One run, of seed {seeds[0]}: how far its score moves from seed to seed is not known."
+        if alone
+        else (f"One seed ({seeds[0]}): the" if len(seeds) == 1 else "The")
+        + " ranking has no error bars. "
+        + (
+            "How far a score moves from seed to seed was not measured, "
+            if outcome is None
+            else "How far a score moves from seed to seed was measured for the finalists alone, "
+        )
+        + "so a small difference is not evidence."
+    ]
+    best = done[0].best
+    plateau = recipe.task.levels("validation").plateau
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    if plateau is not None and best.score is not None and sign * (best.score - plateau) <= 0:
+        told.append(
+            f"No variant passed the plateau ({plateau:.4g}): none has learned the task yet, "
+            "and their order may change when one does."
+        )
+    tied = sum(entry.best.score == best.score for entry in done)
+    if tied > 1:
+        told.append(f"The first {tied} are tied: their order is that of their trials.")
+    if alone:
+        return told
+    tried = [len(entry.complete) for entry in done]
+    chosen = "A score is the best of a variant's trials on the validation set, so it flatters; "
+    uneven = f" Variants had {min(tried)} to {max(tried)} completed trials: more is an advantage."
+    told.append(
+        chosen
+        + "the test score had no part in the choice."
+        + (uneven if min(tried) < max(tried) else "")
+    )
+    sizes = [entry.best.parameters for entry in done if entry.best.parameters]
+    alike = recipe.match is not None and recipe.match.quantity == "params"
+    if sizes and max(sizes) >= 1.01 * min(sizes) and not alike:
+        told.append(
+            f"Parameters are not matched: the largest model has {max(sizes) / min(sizes):.2f} "
+            "times those of the smallest."
+        )
+    return [*told, *_at_the_edge(done), *_elsewhere(done, recipe, outcome)]
+
+
+def _at_the_edge(done: Sequence[Entry]) -> list[str]:
+    """Whether most variants did best at the highest or the lowest rate that was tried."""
+    rates = [record.lr for entry in done for record in entry.complete]
+    told = []
+    for edge, word in ((max(rates), "highest"), (min(rates), "lowest")):
+        tried = [entry for entry in done if {edge} < {record.lr for record in entry.complete}]
+        there = sum(entry.best.lr == edge for entry in tried)
+        if 2 * there > len(done):
+            told.append(
+                f"{there} of {len(done)} variants did best at the {word} learning rate tried, "
+                f"{text.rate(edge)}: what they can do, and their order, may lie beyond it."
+            )
+    return told
+
+
+def _elsewhere(done: Sequence[Entry], recipe: Recipe, outcome: Standing | None) -> list[str]:
+    """Where another variant leads on the sets that decided nothing."""
+    from miras_search.report.leaderboard import label, shared_choices
+
+    told = []
+    for split in recipe.task.at_lengths:
+        metric = f"{split}/{recipe.task.metric}"
+        if outcome is None:
+            found = _ahead_in_search(done, recipe, metric)
+        else:
+            found = _ahead_in_finals(outcome, recipe, metric)
+        if found is not None:
+            variant, theirs, ours, worth = found
+            told.append(
+                f"On {text.held_out(split)} another one leads: "
+                f"{label(variant, shared_choices(done))}, {text.score(theirs)} against "
+                f"{text.score(ours)} of the first, {worth}."
+            )
+    return told
+
+
+def _ahead_in_search(
+    done: Sequence[Entry], recipe: Recipe, metric: str
+) -> tuple[Variant, float, float, str] | None:
+    """Who is better than the first by a metric of its best trial, both values, and their worth."""
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    found = [(entry.variant, entry.best.metrics.get(metric)) for entry in done]
+    known = [(variant, value) for variant, value in found if value is not None]
+    if not known or known[0] != found[0]:
+        return None
+    variant, value = max(known, key=lambda one: sign * one[1])
+    return None if value == known[0][1] else (variant, value, known[0][1], "by one run each")
+
+
+def _ahead_in_finals(
+    outcome: Standing, recipe: Recipe, metric: str
+) -> tuple[Variant, float, float, str] | None:
+    """Who has a better mean than the first of the finals, both means, and their worth."""
+    again = judged_by(outcome, recipe, metric)
+    if again is None or again.first.runs == outcome.first.runs:
+        return None
+    (ours,) = (f for f in again.finalists if f.runs == outcome.first.runs)
+    worth = "which does not tell them apart" if ours.tied else "which is behind it"
+    return again.first.variant, again.first.mean, ours.mean, worth

@@ -1,0 +1,114 @@
+"""The figures and equations of a report, from records made by hand."""
+
+import math
+import xml.etree.ElementTree as ET
+
+import pytest
+import study_samples as samples
+
+from miras_search.recipe import Recipe
+from miras_search.report import equations, figures, svg, text
+from miras_search.report.leaderboard import (
+    best_per_variant,
+)
+
+
+def test_figures_of_costs_tell_each_variant_and_the_front(how):
+    records = samples.study(how)
+    entries = [e for e in best_per_variant(records, how) if e.best.score is not None]
+    pictures = {picture.title: picture for picture in figures.by_cost(figures.Scores(entries, how))}
+    # FLOPs are the same for all.
+    assert {*pictures} == {
+        "Score against state of one sequence",
+        "Score against parameters",
+        "Score against time of a trial",
+    }
+    svg = pictures["Score against parameters"].svg
+    told = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("title")]
+    assert len(told) == len(entries)
+    for i, entry in enumerate(entries, start=1):
+        count, score = text.short_count(entry.best.parameters), text.score(entry.best.score)
+        assert f"{i}  {entry.label({'chunk': 16})}: {count}, {score}" in told
+    sign = 1 if how.task.direction == "maximize" else -1
+    best, front = -math.inf, 0
+    for _, score in sorted((e.best.parameters, -sign * e.best.score) for e in entries):
+        front += -score > best
+        best = max(best, -score)
+    said = f"joins the {front} that none beats" if front > 1 else "There is one that none beats"
+    assert said in pictures["Score against parameters"].caption
+
+
+def test_every_mark_says_what_it_is_under_the_mouse(how):
+    records = samples.study(how)
+    drawn = figures.draw(best_per_variant(records, how), how)
+    assert {"curves", "variants", "choices", "rates", "parameters"} <= {p.name for p in drawn}
+    for picture in drawn:
+        marks = [e for e in ET.fromstring(picture.svg).iter() if e.tag.endswith("title")]
+        assert len(marks) == len(picture.data)
+        for row in picture.data:
+            assert any(text.score(row["score"]) in (mark.text or "") for mark in marks)
+
+
+def test_equations_become_html_and_nothing_else():
+    made = equations.html("W_t = a_t W_{t-1} - <b>grad l</b> & ||r||_p^p")
+    assert "W<sub>t−1</sub>" in made
+    assert "‖<sub>p</sub><sup>p</sup>" in made
+    assert "<b>" not in made
+    for variant in samples.variants():
+        for equation in variant.equations().values():
+            ET.fromstring(f"<p>{equations.html(equation)}</p>")
+
+
+def test_figures_are_well_formed_and_follow_the_page():
+    how = samples.recipe()
+    pictures = figures.draw(best_per_variant(samples.study(how), how), how)
+    assert len(pictures) == 7
+    ids = []
+    for picture in pictures:
+        root = ET.fromstring(picture.svg)
+        assert root.get("aria-label") == picture.title
+        ids += [element.get("id") for element in root.iter() if element.get("id")]
+        assert "currentColor" in picture.svg
+        assert "DejaVu" not in picture.svg
+        assert "font-face" not in picture.svg
+        assert not any(math.isnan(float(v)) for v in root.get("viewBox").split())
+        assert "nan" not in picture.svg.lower().replace("dominant", "")
+        assert "<text" in picture.svg
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    ("task", "sets"),
+    [
+        (
+            {
+                "kind": "mqar",
+                "pairs": 4,
+                "length": 64,
+                "evaluate_at": [[96, 4], [80, 4], [64, 8]],
+            },
+            {64: "test", 80: "80x4", 96: "96x4"},
+        ),
+        ({"kind": "bytes", "length": 64, "evaluate_at": [512]}, {64: "test", 512: "512"}),
+        (
+            {"kind": "needle", "length": 256, "depths": 2, "grid": True, "evaluate_at": [512]},
+            {256: "test", 512: "512"},
+        ),
+    ],
+)
+def test_score_against_length_is_that_of_sets_that_differ_in_length_alone(task, sets):
+    how = Recipe.from_dict(samples.recipe().to_dict() | {"task": task})
+    measured = {f"{split}/{how.task.metric}": i / 16 for i, split in enumerate(how.task.splits[1:])}
+    record = samples.record(0, samples.variants()[0], 0.5, how=how, metrics=measured)
+    drawn = figures.draw(best_per_variant([record], how), how)
+    (picture,) = [picture for picture in drawn if picture.name == "lengths"]
+    assert [(row["tokens"], row["score"]) for row in picture.data] == [
+        (length, measured[f"{split}/{how.task.metric}"]) for length, split in sets.items()
+    ]
+
+
+def test_a_name_in_a_figure_is_text():
+    with svg.canvas(1) as figure:
+        figure.add_subplot().set_title('<script>$\\frac$ & "x"')
+        found = ET.fromstring(svg.drawn(figure, "a", '"<b>'))
+    assert any(element.text == '<script>$\\frac$ & "x"' for element in found.iter())

@@ -1,0 +1,295 @@
+"""What is said of a study and of what it does not show, from records made by hand."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import study_samples as samples
+from report_page import check
+from scipy.stats import studentized_range
+from study_samples import figure_rows, planted, printed
+
+from miras_search.finals import standing
+from miras_search.folder import StudyFolder
+from miras_search.registry import kinds
+from miras_search.report import figures, sentences, text
+from miras_search.report.differences import differences
+from miras_search.report.html import write_report
+from miras_search.report.leaderboard import (
+    best_per_variant,
+)
+from miras_search.stats.ranks import correlation
+
+
+def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
+    records = planted(how, mlp=0.1, momentum=-0.1)
+    found = differences(best_per_variant(records, how), how)
+    assert {effect.name for effect in found.shown} == {"memory", "algorithm"}
+    assert found.variants == len(samples.variants()) - 1  # attention is alone
+    assert not found.settings  # none differs within a kind
+    assert [*found.against_mean["memory"]] == ["mlp", "matrix"]
+    better, worse = found.against_mean["memory"].values()
+    sign = 1 if how.task.direction == "maximize" else -1
+    assert better == pytest.approx(0.05 * sign, abs=0.02)
+    assert worse == pytest.approx(-better)
+    flat = " ".join(printed(records, how, 100).split())
+    assert re.search(r"made a difference over 24 variants: memory \(\d\d%\), algo\w+ \(", flat)
+    folder = samples.folder(tmp_path / "study", how, records)
+    page = write_report(folder).read_text()
+    assert "Kinds, with all other axes equal" in page
+    told = figure_rows(folder, "effects")
+    assert {row["effect"] for row in told if row["shown"] == "True"} == {"memory", "algorithm"}
+    assert [row["effect"] for row in told][:3] == ["memory", "memory x bias", "bias"]
+    for row in told:
+        effect = found.found[row["effect"]]
+        assert float(row["share"]) == effect.share
+        told_there = f"{effect.name}: {text.percent(effect.share or 0.0)} of the variance"
+        assert f"<title>{told_there}, p {effect.p:.2g}, q {effect.q:.2g}</title>" in page
+    kinds = {(r["axis"], r["kind"]): float(r["difference"]) for r in figure_rows(folder, "kinds")}
+    assert kinds == {
+        (axis, kind): value
+        for axis in ("memory", "algorithm")
+        for kind, value in found.against_mean[axis].items()
+    }
+
+
+def test_more_is_asked_of_an_effect_where_the_sampler_learned():
+    """What is said, and in the mean over studies how much of it may be false: statistics.md."""
+    found = {}
+    for sampler in ("random", "grid", "gp", "tpe"):
+        how = samples.recipe(sampler=sampler)
+        found[sampler] = differences(best_per_variant(planted(how, mlp=0.1), how), how)
+    assert {name: made.least for name, made in found.items()} == {
+        **dict.fromkeys(("random", "grid"), 0.05),
+        **dict.fromkeys(("gp", "tpe"), 0.01),
+    }
+    between = replace(found["gp"].found["bias"], q=0.03)
+    assert found["random"].shows(between)
+    assert not found["gp"].shows(between)
+
+
+def test_noise_makes_no_difference(how, tmp_path):
+    records = planted(how)
+    assert "none is shown to make a difference" in " ".join(printed(records, how, 100).split())
+    folder = samples.folder(tmp_path / "study", how, planted(how, mlp=0.1))
+    write_report(folder)
+    assert {row["axis"] for row in figure_rows(folder, "kinds")} == {"memory"}
+    (folder.figures / "mine.svg").write_text("of the user")
+    for record in records:
+        record.write(folder.record_file(record.number))
+    folder = StudyFolder(folder.path)
+    assert "with all other axes equal" not in write_report(folder).read_text()
+    assert (folder.figures / "mine.svg").exists()
+    assert {row["shown"] for row in figure_rows(folder, "effects")} == {"False"}
+    assert not (folder.figures / "kinds.csv").exists()
+
+
+def test_a_kind_of_one_variant_is_not_judged(how):
+    records = planted(how, mlp=0.1)
+    before = differences(best_per_variant(records, how), how)
+    alone = samples.variants()[0].replace(memory=kinds("memory")["slots"](slots=8))
+    odd = samples.record(len(records), alone, 0.0, how=how)
+    assert differences(best_per_variant([*records, odd], how), how) == before
+
+
+def test_settings_are_judged_among_the_variants_that_have_them():
+    how = samples.recipe()
+    base = samples.variants()[0]
+    records = []
+    for i in range(24):
+        variant = base.replace(memory=kinds("memory")["slots"](slots=8 + i)) if i % 2 else base
+        variant = variant.replace(chunk=1 + i)
+        records.append(samples.record(i, variant, 0.5 + 0.01 * i * (i % 2), how=how))
+    found = differences(best_per_variant(records, how), how)
+    judged = {effect.name: effect for effect in found.settings}
+    assert judged["memory.slots.slots"].variants == 12
+    assert judged["memory.slots.slots"].share == pytest.approx(1.0)
+    assert judged["chunk"].variants == 24
+    assert "learning rate" not in judged  # one for all
+
+
+def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(tmp_path):
+    how = samples.recipe(finalists=4, seeds=3)
+    one = samples.variants()[0]
+    names = ("momentum", "gd", "huber", "attention")
+    found = dict(
+        zip(
+            names,
+            (
+                one.replace(algorithm=samples.variants()[1].algorithm),
+                one,
+                one.replace(bias=samples.variants()[8].bias),
+                samples.variants()[-1],
+            ),
+            strict=True,
+        )
+    )
+    records = [samples.record(i, v, 0.9 - 0.1 * i, how=how) for i, v in enumerate(found.values())]
+    # Seed by seed, in the order of the search.
+    scores = np.array([[0.90, 0.61, 0.60, 0.1], [0.91, 0.60, 0.61, 0.2], [0.92, 0.62, 0.59, 0.3]])
+    records += samples.finals(records, how, [float(x) for x in scores.ravel()])
+    outcome = standing(records, how)
+    assert outcome is not None
+    told = {c.choice: c for c in outcome.contrasts}
+    assert {*told} == {"algorithm", "bias"}
+    assert len(outcome.contrasts) == 2
+    assert told["algorithm"].better.variant == found["momentum"]
+    assert told["algorithm"].worse.variant == found["gd"]
+    assert told["algorithm"].shown
+    assert told["algorithm"].gap == pytest.approx(np.mean(scores[:, 0] - scores[:, 1]))
+    assert told["bias"].better.variant == found["gd"]
+    assert not told["bias"].shown
+    left = scores.T - scores.T.mean(0) - scores.T.mean(1, keepdims=True) + scores.mean()
+    error = np.sqrt((left**2).sum() / 6 / 3)
+    for contrast in outcome.contrasts:
+        assert contrast.margin >= studentized_range.ppf(0.95, 4, 6) * error * (1 - 1e-9)
+    said = sentences.contrasts(outcome)
+    assert len(said) == 3
+    assert said[0].startswith(
+        "With memory=matrix, bias=l2, retention=none: "
+        "algorithm=momentum is better than algorithm=gd by 0.3000 \u00b1"
+    )
+    assert "bias=l2 is ahead of bias=huber by 0.0100 \u00b1" in said[1]
+    assert said[1].endswith("in mean accuracy, which does not tell them apart.")
+    _, shown = check(write_report(samples.folder(tmp_path / "study", how, records)).read_text())
+    flat = " ".join(printed(records, how, 80).split())
+    for sentence in said:
+        assert sentence in shown
+        assert sentence in flat
+
+
+def test_what_means_nothing_is_no_difference():
+    l2 = samples.variants()[0]
+    dot = l2.replace(bias=samples.variants()[-1].bias, chunk=1)
+    assert dot.single_difference(l2) == l2.single_difference(dot) == "bias"
+    assert l2.single_difference(l2.replace(chunk=1)) == "chunk"
+    assert l2.single_difference(l2) is None
+    assert samples.variants()[1].single_difference(samples.variants()[8]) is None
+    assert samples.variants()[-1].single_difference(l2) is None
+
+
+def test_nothing_is_said_of_what_means_nothing_to_a_memory_that_keeps_pairs(tmp_path):
+    how, variants = samples.recipe(), samples.variants()
+    records = [samples.record(0, variants[-1], 0.9), samples.record(1, variants[0], 0.5)]
+    records.append(samples.record(2, variants[9], 0.4))
+    page = write_report(samples.folder(tmp_path / "study", how, records)).read_text()
+    top = page[: page.index("What to hold a score against")]
+    assert "attention" in top
+    assert "Each token moves the weights" not in top
+    (picture,) = [
+        p for p in figures.draw(best_per_variant(records, how), how) if p.name == "choices"
+    ]
+    found = {(row["axis"], row["choice"], row["score"]) for row in picture.data}
+    assert ("memory", "attention", 0.9) in found
+    assert {score for axis, _, score in found if axis != "memory"} == {0.5, 0.4}
+
+
+def test_of_few_variants_nothing_is_said(how):
+    records = planted(how, mlp=0.1)[:8]
+    assert differences(best_per_variant(records, how), how) is None
+    told = printed(records, how, 100)
+    assert "difference over" not in told
+    assert "Effects of axes are not judged: that takes 12 variants" in told
+
+
+def test_caveats_say_only_what_is_so():
+    recipe, (first, second) = samples.recipe(), samples.variants()[:2]
+    alone = best_per_variant([samples.record(0, first, 0.2)], recipe)
+    assert any("plateau (0.25)" in told for told in sentences.caveats(alone, recipe))
+    good = [samples.record(0, first, 0.9), samples.record(0, second, 0.8, seed=1)]
+    told = " ".join(sentences.caveats(best_per_variant(good, recipe), recipe))
+    assert "plateau" not in told
+    assert "One seed" not in told
+    assert "not matched" not in told
+    assert "tied" not in told
+    equal = [samples.record(0, first, 0.9), samples.record(1, second, 0.9)]
+    assert "first 2 are tied" in " ".join(
+        sentences.caveats(best_per_variant(equal, recipe), recipe)
+    )
+    assert sentences.caveats([], recipe) == []
+
+
+def test_rates_at_the_edge_are_told():
+    recipe, (first, second) = samples.recipe(), samples.variants()[:2]
+
+    def told(*scores):
+        """Of two variants, each at three rates."""
+        found = [
+            samples.record(i, (first, second)[i // 3], score, lr=1e-3 * 2 ** (i % 3))
+            for i, score in enumerate(scores)
+        ]
+        return [
+            c for c in sentences.caveats(best_per_variant(found, recipe), recipe) if "tried" in c
+        ]
+
+    assert told(0.1, 0.2, 0.3, 0.1, 0.3, 0.2) == []  # one of two
+    (high,) = told(0.1, 0.2, 0.3, 0.1, 0.2, 0.4)
+    assert high.startswith("2 of 2 variants did best at the highest learning rate tried, 0.004:")
+    (low,) = told(0.3, 0.2, 0.1, 0.4, 0.2, 0.1)
+    assert low.startswith("2 of 2 variants did best at the lowest learning rate tried, 0.001:")
+    one_rate = [samples.record(0, first, 0.9), samples.record(1, second, 0.8)]
+    assert "rate tried" not in " ".join(
+        sentences.caveats(best_per_variant(one_rate, recipe), recipe)
+    )
+
+
+@pytest.mark.parametrize("task", ["mqar", "bytes"])
+def test_who_leads_elsewhere_is_told(task):
+    recipe = samples.recipe(task, finalists=2, seeds=3)
+    sign = 1 if task == "mqar" else -1
+    first, second = samples.variants()[:2]
+    name = f"test/{recipe.task.metric}"
+
+    def told(tests, records=()):
+        found = [
+            samples.record(i, v, sign * (0.9 - i / 10), how=recipe, metrics={name: sign * value})
+            for i, (v, value) in enumerate(zip((first, second), tests, strict=True))
+        ]
+        found += records
+        entries = best_per_variant(found, recipe)
+        caveats = sentences.caveats(entries, recipe, standing(found, recipe))
+        return [caveat for caveat in caveats if "another one leads" in caveat], found
+
+    assert told((0.9, 0.8))[0] == []
+    assert told((0.8, 0.8))[0] == []
+    (caveat,), found = told((0.7, 0.8))
+    assert caveat.startswith("On test another one leads: matrix")
+    values = f"{text.score(sign * 0.8)} against {text.score(sign * 0.7)} of the first"
+    assert caveat.endswith(f"{values}, by one run each.")
+    # In the finals the second is first, and the test agrees.
+    runs = samples.finals(found, recipe, [sign * x for x in (0.5, 0.6) * 3])
+    assert told((0.7, 0.8), runs)[0] == []
+    # It does not: the first of the finals is behind, by more than chance, or by less.
+    for noise, worth in ((0.001, "which is behind it"), (0.2, "which does not tell them apart")):
+        tests = [0.8 + noise, 0.7, 0.8, 0.7 + noise, 0.8 + noise / 2, 0.7]
+        again = [
+            run.model_copy(update={"metrics": {name: sign * value}})
+            for run, value in zip(runs, tests, strict=True)
+        ]
+        (caveat,), _ = told((0.7, 0.8), again)
+        assert caveat.startswith("On test another one leads: matrix")
+        assert caveat.endswith(f"of the first, {worth}.")
+
+
+def test_how_well_early_scores_foretell_late_ones_is_told():
+    base = samples.study(samples.recipe())[0]
+    point = base.curve[0]
+
+    def trial(i):
+        early = (5, -i, i)
+        curve = [point.model_copy(update={"step": s, "score": x}) for s, x in enumerate(early, 1)]
+        return base.model_copy(update={"number": i, "score": i, "curve": tuple(curve)})
+
+    told = sentences.foretelling([trial(i) for i in range(12)])
+    low = correlation(range(12), range(0, -12, -1))
+    assert low is not None
+    # At step 1 all are equal: there is no order.
+    expected = f"intervals: -1.00 [-1.00, {low.high:.2f}] at step 2."
+    assert told is not None
+    assert told.endswith(f"over 12 trials, with 95 % {expected}")
+    # Runs of the finals are seeds of few variants, and foretell nothing of others.
+    again = [trial(i).model_copy(update={"phase": "finals"}) for i in range(12)]
+    assert sentences.foretelling([*[trial(i) for i in range(12)], *again]) == told
+    assert sentences.foretelling(again) is None
+    assert sentences.foretelling([trial(i) for i in range(9)]) is None
