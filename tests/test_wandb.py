@@ -14,11 +14,11 @@ import wandb_study
 from study_files import command, write
 from wandb_server import ENTITY, Server, serving
 
-from miras_search import finals, wandb_log
+from miras_search import finals, pareto, wandb_log
 from miras_search.folder import StudyFolder
 from miras_search.registry import CHOICES
 from miras_search.report import sentences
-from miras_search.report.leaderboard import best_per_variant, variant_of
+from miras_search.report.leaderboard import best_per_variant, rows, variant_of
 
 STUDY = Path(wandb_study.__file__)
 
@@ -102,6 +102,23 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
     named = {alias["alias"] for alias in model["aliases"]}
     assert named == {"latest", "best", f"trial-{best.number}"}
     assert not server.unknown
+
+
+def test_charts_of_the_front_have_the_trials_of_the_search() -> None:
+    how = samples.recipe(finalists=2, seeds=3)
+    searched = samples.study(how)
+    records = [*searched, *samples.finals(searched, how, (0.1, 0.2) * 3)]
+    done = [r for r in searched if r.score is not None]
+    charts = wandb_log._fronts(rows(records, how))
+    assert {*charts} == {f"front/{cost}" for cost in pareto.COSTS}
+    for cost in pareto.COSTS:
+        table = charts[f"front/{cost}"].table
+        told = {trial: (x, y, on) for x, y, _, trial, on in table.data}
+        on_front = pareto.front(pareto.losses(done, how, ["score", cost]))
+        assert told == {
+            r.number: (getattr(r, cost), r.score, bool(on))
+            for r, on in zip(done, on_front, strict=True)
+        }
 
 
 @pytest.mark.slow  # two sweeps, one of them cut

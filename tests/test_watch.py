@@ -20,6 +20,7 @@ from rich.console import Console
 from study_files import command, run, write
 
 from miras_search.errors import UserError
+from miras_search.finals import standing
 from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
 from miras_search.record import Point
@@ -88,11 +89,20 @@ def test_it_is_complete_when_there_is_nothing_more_to_ask(tmp_path: Path) -> Non
             states.append(watched.complete)
             assert [r.spec.number for r in watched.running] == [spec.number]
             assert watched.total == study.total == 10
-            end(study, spec)
+            end(study, spec, 0.5 if spec.phase == "search" else 0.75)
         watched.look()
         assert watched.complete
         assert states == [False] * 10
         assert not watched.running
+        # The best of the search as such, and the finals by their means.
+        records = study.folder.records()
+        best = max(r.score for r in records if r.phase == "search" and r.score is not None)
+        told = shown(study.folder)
+        assert f"best {best:.4f}" in told
+        assert "Finals" in told
+        outcome = standing(records, study.folder.recipe)
+        assert outcome is not None
+        assert f"{outcome.first.mean:.4f}" in told
 
 
 def test_the_journal_is_an_optuna_study(tmp_path: Path) -> None:
