@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SPACE ?= spaces/core.yaml
 RECIPE ?= recipes/bytes.yaml
 
-.PHONY: sweep test test-slow lint format docs bench clean
+.PHONY: sweep test test-slow lint format docs wheel bench clean
 
 sweep: $(VENV)/ready
 	$(BIN)/python sweep.py $(SPACE) $(RECIPE) $(ARGS)
@@ -27,6 +27,16 @@ format: $(VENV)/ready
 
 docs: $(VENV)/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
+# The wheel in an environment of its own, with all that it requires and away from this folder.
+wheel: $(VENV)/ready
+	rm -rf build/wheel
+	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/pip install -q --disable-pip-version-check -c constraints.txt torch
+	build/wheel/venv/bin/pip install -q --disable-pip-version-check -c constraints.txt build/wheel/*.whl
+	cd build/wheel && venv/bin/miras-search sweep core bytes trials=2 steps=4 evaluate=2 batch=4 \
+		finalists=1 task.eval_examples=16 wandb=offline out=study
 
 bench: $(VENV)/ready
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'

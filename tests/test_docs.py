@@ -91,15 +91,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        # The tutorial trains 21 models.
-        pytest.param(f, id=f.name, marks=[pytest.mark.slow] if f.name == "tutorial.md" else [])
-        for f in FILES
-        if blocks(f)
-    ],
-)
+@pytest.mark.parametrize("file", [pytest.param(f, id=f.name) for f in FILES if blocks(f)])
 def test_blocks_run(file, folder, monkeypatch, capsys):
     """One after another, Python as one module."""
     # What an example registers is forgotten with it.

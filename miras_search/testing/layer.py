@@ -5,14 +5,16 @@ Every check takes a `Layer` and the variant whose memory it is built around.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from miras_search.nn.gates import Gate
 from miras_search.nn.projection import Projection
 from miras_search.nn.state import nbytes
-from miras_search.testing.inputs import close
+from miras_search.testing.inputs import GENTLE, close
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,13 +159,15 @@ def _gradcheck(function: Callable[..., Tensor], values: list[Tensor], eps: float
 
 
 def _module(layer: Layer, variant: Variant, lowering: Lowering = "chunked") -> nn.Module:
-    """A layer in float64 whose keys and values are of order 1."""
+    """A layer in float64 whose keys and values are of order 1 and whose steps are gentle."""
     torch.manual_seed(0)
     module = layer.mixer(variant, WIDTH, lowering).double()
-    for inner in module.modules():
-        if isinstance(inner, Projection):
-            with torch.no_grad():
+    with torch.no_grad():
+        for inner in module.modules():
+            if isinstance(inner, Projection):
                 inner.linear.weight *= 4
+            if isinstance(inner, Gate) and inner.coefficient.name == "step":
+                inner.bias += math.log(GENTLE)
     return module
 
 
