@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 WIDTHS = (4, 2**16)
 """The narrowest and the widest residual stream."""
@@ -52,7 +52,20 @@ class Costs(Protocol):
     def flops_per_token(self) -> int | None: ...
 
 
-Target = Annotated[int, Field(ge=1, le=2**40)]
+def _whole(given: Any) -> Any:
+    """A number that was written as 1e6."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+def _share(given: Any) -> Any:
+    """A number that was written as 1%."""
+    try:
+        return float(given[:-1]) / 100 if isinstance(given, str) and given[-1:] == "%" else given
+    except ValueError:
+        return given
+
+
+Target = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=2**40)]
 
 
 class Match(BaseModel, frozen=True, extra="forbid", strict=True):
@@ -64,7 +77,7 @@ class Match(BaseModel, frozen=True, extra="forbid", strict=True):
     """Bytes that one sequence of the task's length leaves in all layers, as float32."""
     flops: Target | None = None
     """Floating-point operations of the forward pass per token (matrix products only)."""
-    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    tolerance: Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)] = 0.01
     """Largest deviation from the target, as a share of it."""
 
     @model_validator(mode="after")

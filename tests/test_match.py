@@ -17,7 +17,7 @@ from miras_search.match import around
 from miras_search.nn.backbone import Backbone
 from miras_search.plan import plan
 from miras_search.recipe import Recipe, load_pair
-from miras_search.size import Size
+from miras_search.size import Match, Size
 from miras_search.space import Rejection, Space
 from miras_search.study import total_finals
 from miras_search.variant import Variant
@@ -139,6 +139,9 @@ def test_a_variant_out_of_reach_is_told_with_the_nearest():
         ("{params: 10, flops: 10}", "expected exactly one of params, state and flops, got params"),
         ("{params: 0}", "match.params"),
         ("{params: 4000, tolerance: 1}", "match.tolerance"),
+        ("{params: 4000, tolerance: 200%}", "match.tolerance"),
+        ("{params: 4000, tolerance: x%}", "match.tolerance"),
+        ("{params: 4000.5}", "match.params"),
         ("{parms: 4000}", "params"),
         (
             "{state: 1201, tolerance: 0}",
@@ -153,6 +156,11 @@ def test_what_cannot_be_matched_is_refused_before_anything_is_written(tmp_path, 
         load_pair(*files, [f"match={match}"])
     assert told in str(caught.value)
     assert "match" in str(caught.value)
+
+
+def test_a_budget_may_be_written_as_people_write_numbers(tmp_path):
+    _, found = load_pair(*write(tmp_path), ["match={params: 4e3, tolerance: 2.5%}"])
+    assert found.match == Match(params=4000, tolerance=0.025)
 
 
 def test_a_sweep_tells_how_many_variants_it_leaves_out(tmp_path):
