@@ -81,7 +81,7 @@ def test_studies_that_differ_by_their_seed_make_one_table(tmp_path: Path) -> Non
 def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
     from pyarrow import parquet
 
-    with pytest.raises(UserError, match=r"gone.parquet: expected a table of trials: "):
+    with pytest.raises(UserError, match=r"gone.parquet: expected a table of trials: no such file"):
         Table.load(tmp_path / "gone.parquet")
     with pytest.raises(UserError, match="nothing: neither a file nor a shipped table"):
         Table.load("nothing")

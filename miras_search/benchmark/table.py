@@ -139,7 +139,8 @@ class Table:
             for i, row in enumerate(trials.select([*_Row.model_fields]).to_pylist()):
                 parsing.model(_Row, row, ("trials", i))
         except (OSError, pyarrow.ArrowException, KeyError, ValueError) as error:
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            told = str(error).partition("\n")[0] or type(error).__name__
+            why = "no such file" if isinstance(error, FileNotFoundError) else told
             raise UserError(f"{file}: expected a table of trials: {why}") from None
         return made
 
