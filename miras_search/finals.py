@@ -33,11 +33,12 @@ class Finalist:
     mean: float
     """Of their scores."""
     margin: float
-    """Half the width of the interval of the mean, at 95 %."""
+    """Half the width of the interval of the mean, at 95 %, whoever is first."""
     tied: bool
     """Whether it is the first or cannot be told from it."""
     beaten: Chance
-    """The probability that a run of the first is better than one of this."""
+    """The probability that a run of the first is better than one of this; its interval is of 95 %
+    for all pairs of finalists together."""
 
     @property
     def variant(self) -> Variant:
@@ -173,10 +174,16 @@ def _judged(
             mean=float(sign * own.mean()),
             margin=float(margin),
             tied=bool(gap <= least),
-            beaten=stats.superiority(scores[0], own),
+            beaten=beaten,
         )
-        for row, own, margin, gap, least in zip(
-            order, scores, stats.margins(scores), behind, needed, strict=True
+        for row, own, margin, gap, least, beaten in zip(
+            order,
+            scores,
+            stats.margins(scores),
+            behind,
+            needed,
+            stats.superiority(scores),
+            strict=True,
         )
     )
     contrasts = []

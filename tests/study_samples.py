@@ -105,7 +105,7 @@ def study(how: Recipe) -> list[TrialRecord]:
             records.append(record(len(records), variant, score, how=how, lr=lr))
     for state, reason in (
         ("failed", HOSTILE),
-        ("diverged", "the loss was nan at step 12"),
+        ("diverged", "the loss was nan at step 100"),
         ("diverged", "the loss was nan at step 12"),
         ("out of memory", None),
     ):

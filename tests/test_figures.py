@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 import study_samples as samples
 
+from miras_search.finals import standing
 from miras_search.recipe import Recipe
 from miras_search.report import equations, figures, svg, text
 from miras_search.report.leaderboard import (
@@ -75,6 +76,28 @@ def test_figures_are_well_formed_and_follow_the_page():
         assert "nan" not in picture.svg.lower().replace("dominant", "")
         assert "<text" in picture.svg
     assert len(ids) == len(set(ids))
+
+
+def test_the_first_of_the_finals_is_in_every_figure_of_the_best():
+    """It may be far down the ranking of the search."""
+    how = samples.recipe(finalists=12, seeds=3)
+    searched = [
+        samples.record(2 * i + j, v, 0.9 - i / 50 - j / 500, how=how, lr=lr)
+        for i, v in enumerate(samples.variants())
+        for j, lr in enumerate((1e-3, 3e-3))
+    ]
+    scores = [0.5] * 9 + [0.8] + [0.5] * 2
+    records = searched + samples.finals(searched, how, scores * 3)
+    entries = best_per_variant(records, how)
+    outcome = standing(records, how)
+    drawn = {p.name: p for p in figures.draw(entries, how, outcome)}
+    for name in ("curves", "rates"):
+        assert {row["rank"] for row in drawn[name].data} == {1, 2, 3, 4, 5, 10}
+        assert outcome.first.variant.digest in {row["digest"] for row in drawn[name].data}
+        assert "10  " in drawn[name].drawing
+    assert {row["rank"] for row in drawn["variants"].data} == {*range(1, 21)}
+    without = {p.name: p for p in figures.draw(entries, how)}
+    assert {row["rank"] for row in without["curves"].data} == {*range(1, 7)}
 
 
 @pytest.mark.parametrize(

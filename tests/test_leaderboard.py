@@ -69,7 +69,7 @@ def test_terminal_is_as_wide_as_the_terminal(how, width):
     assert max(map(len, out.splitlines())) <= width
     flat = " ".join(out.split())
     assert text.levels(how.task.levels("validation")) in flat
-    assert "49 of 53 trials completed. 2 diverged: the loss was nan at step 12." in flat
+    assert "49 of 53 trials completed. 2 diverged: the loss was nan at step 12 to 100." in flat
     assert "no error bars" in flat
     assert "\x1b" not in out
     assert "[red]" in out

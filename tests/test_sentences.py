@@ -15,6 +15,7 @@ from miras_search.folder import StudyFolder
 from miras_search.registry import kinds
 from miras_search.report import figures, sentences, text
 from miras_search.report.differences import differences
+from miras_search.report.failures import failures
 from miras_search.report.html import write_report
 from miras_search.report.leaderboard import (
     best_per_variant,
@@ -270,6 +271,37 @@ def test_who_leads_elsewhere_is_told(task):
         (caveat,), _ = told((0.7, 0.8), again)
         assert caveat.startswith("On test another one leads: matrix")
         assert caveat.endswith(f"of the first, {worth}.")
+    # Who was in no finals may lead there all the same.
+    third = samples.record(9, samples.variants()[2], sign * 0.1, how=recipe)
+    third = third.model_copy(update={"metrics": {name: sign * 0.95}})
+    (caveat,), _ = told((0.7, 0.8), [*again, third])
+    assert f"{text.score(sign * 0.95)} against" in caveat
+    assert caveat.endswith("of the first, by one run of a variant that was not in the finals.")
+
+
+def test_trials_that_ended_alike_are_told_as_one():
+    """Their reasons differ in numbers alone; of others each is told, most frequent first."""
+    how, variant = samples.recipe(), samples.variants()[0]
+
+    def failed(number, state, reason):
+        fields = {"state": state, "reason": reason}
+        return samples.record(number, variant, None, how=how).model_copy(update=fields)
+
+    records = [
+        failed(i, "diverged", f"the loss was nan at step {30 - i} of 100") for i in range(20)
+    ]
+    records += [failed(20, "failed", "no room: 1.50 GB"), failed(21, "failed", "no room: 12 GB")]
+    records += [failed(22, "failed", "no room for 12 GB"), failed(23, "diverged", "why")]
+    assert [(f.state, f.reason, f.numbers) for f in failures(records)] == [
+        ("diverged", "the loss was nan at step 11 to 30 of 100", (*range(20),)),
+        ("failed", "no room: 1.50 to 12 GB", (20, 21)),
+        ("failed", "no room for 12 GB", (22,)),
+        ("diverged", "why", (23,)),
+    ]
+    assert sentences.endings(records).endswith(
+        "21 diverged: the loss was nan at step 11 to 30 of 100, and 1 more reason. "
+        "3 failed: no room: 1.50 to 12 GB, and 1 more reason."
+    )
 
 
 def test_how_well_early_scores_foretell_late_ones_is_told():

@@ -122,24 +122,43 @@ def test_runs_that_happen_to_be_alike_have_an_interval():
     assert (seeds.margins(np.array([[1.0, 1.0, 1.0], [0.0, 0.5, 1.0]])) > 0.1).all()
 
 
-@pytest.mark.parametrize("ahead", [0.0, 0.5, 2.0])
-@pytest.mark.parametrize("count", [3, 5, 10])
-def test_the_probability_to_be_better_is_covered(ahead, count):
-    rng = np.random.default_rng(6)
-    true = scipy_stats.norm.cdf(ahead / np.sqrt(2))
+@pytest.mark.parametrize(("finalists", "count"), FINALS)
+@pytest.mark.parametrize("most", [1, 100])
+def test_the_interval_of_the_first_covers_its_mean(finalists, count, most):
+    """Also where it is first by luck, and where some vary more than others."""
+    rng = np.random.default_rng(13)
+    spreads = np.geomspace(1, most, finalists)[:, None]
     missed = 0
     for _ in range(DRAWS):
-        told = seeds.superiority(rng.normal(size=count) + ahead, rng.normal(size=count))
-        missed += not told.low <= true <= told.high
+        scores = ordered(rng.normal(size=(finalists, count)) * spreads)
+        missed += abs(scores[0].mean()) > seeds.margins(scores)[0]
+    assert missed / DRAWS <= at_most(0.05)
+
+
+@pytest.mark.parametrize("ahead", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize(("finalists", "count"), FINALS)
+def test_the_probability_to_be_better_is_covered(finalists, count, ahead):
+    """One interval of a study misses in one study of twenty; equals all have one half."""
+    rng = np.random.default_rng(6)
+    leads = np.array([ahead, *[0.0] * (finalists - 1)])
+    missed = 0
+    for _ in range(DRAWS):
+        scores = rng.normal(size=(finalists, count)) + leads[:, None]
+        order = np.argsort(-scores.mean(axis=1), kind="stable")
+        true = scipy_stats.norm.cdf((leads[order[0]] - leads[order]) / np.sqrt(2))
+        told = zip(seeds.superiority(scores[order]), true, strict=True)
+        missed += any(not one.low <= value <= one.high for one, value in [*told][1:])
     assert missed / DRAWS <= at_most(0.05)
 
 
 def test_the_probability_to_be_better_counts_pairs():
     first, other = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 0.0])
     pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a in first for b in other]
-    assert seeds.superiority(first, other).value == pytest.approx(np.mean(pairs))
-    low, high = scipy_stats.binomtest(3, 3).proportion_ci(method="wilson")
-    told = seeds.superiority(first + 9, other)
+    own, told = seeds.superiority(np.array([first, other]))
+    assert (own.value, told.value) == (0.5, pytest.approx(np.mean(pairs)))
+    # Of three variants there are three pairs.
+    low, high = scipy_stats.binomtest(3, 3).proportion_ci(1 - 0.05 / 3, method="wilson")
+    _, told, _ = seeds.superiority(np.array([first + 9, other, other - 1]))
     assert (told.value, told.low, told.high) == pytest.approx((1, low, high))
 
 

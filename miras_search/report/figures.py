@@ -90,6 +90,14 @@ class Scores:
 
     entries: Sequence[Entry]
     recipe: Recipe
+    first: str | None = None
+    """Digest of the first of the finals."""
+
+    def leading(self, most: int) -> list[tuple[int, Entry]]:
+        """The first few by rank, and with them the first of the finals."""
+        ranked = [*enumerate(self.entries, start=1)]
+        over = [one for one in ranked[most:] if one[1].best.digest == self.first]
+        return ranked[: most - len(over)] + over
 
     @property
     def axis(self) -> str:
@@ -112,10 +120,13 @@ class Scores:
         return [f"{i}  {entry.label(shared)}" for i, entry in enumerate(self.entries, start=1)]
 
 
-def draw(entries: Sequence[Entry], recipe: Recipe) -> list[Picture]:
+def draw(
+    entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None = None
+) -> list[Picture]:
     """Every figure that the trials give data for."""
     scored = [entry for entry in entries if entry.best.score is not None]
-    scores = Scores(scored, recipe)
+    first = outcome.first.variant.digest if outcome else None
+    scores = Scores(scored, recipe, first)
     if not scored:
         return []
     several = (curves, by_variant, by_choice, by_rate, by_length)
@@ -125,17 +136,17 @@ def draw(entries: Sequence[Entry], recipe: Recipe) -> list[Picture]:
 
 def by_variant(scores: Scores) -> Picture | None:
     """Every completed trial, a row for each variant."""
-    shown = scores.entries[:ROWS]
+    shown, labels = scores.leading(ROWS), scores.labels()
     rows = [
-        dots.Row(label, [*map(_tried, entry.complete[1:])], _tried(entry.best))
-        for label, entry in zip(scores.labels(), shown, strict=False)
+        dots.Row(labels[rank - 1], [*map(_tried, entry.complete[1:])], _tried(entry.best))
+        for rank, entry in shown
     ]
     caption = "Filled: the best trial of a variant. Hollow: its other trials."
     if len(scores.entries) > ROWS:
-        caption += f" The first {ROWS} of {len(scores.entries)} variants."
+        caption += f" {ROWS} of {len(scores.entries)} variants, by rank."
     data = [
         _named(rank, entry) | {"lr": record.lr, "seed": record.seed, "score": record.score}
-        for rank, entry in enumerate(shown, start=1)
+        for rank, entry in shown
         for record in entry.complete
     ]
     title = "Score of each variant"
@@ -198,20 +209,20 @@ def by_choice(scores: Scores) -> Picture | None:
 
 def curves(scores: Scores) -> Picture | None:
     """Validation score against step, for the best variants."""
-    lines = [
-        [(point.step, point.score) for point in entry.best.curve]
-        for entry in scores.entries[: len(SERIES)]
-    ]
+    lines = {
+        rank: [(point.step, point.score) for point in entry.best.curve]
+        for rank, entry in scores.leading(len(SERIES))
+    }
     caption = "The best trial of each of the best variants, on the validation set as it trained."
     return _lines("curves", "Learning curves", caption, scores, Along("step", "step"), lines)
 
 
 def by_rate(scores: Scores) -> Picture | None:
     """Score against peak learning rate, for the best variants."""
-    lines = [
-        sorted((record.lr, _score(record)) for record in entry.complete)
-        for entry in scores.entries[: len(SERIES)]
-    ]
+    lines = {
+        rank: sorted((record.lr, _score(record)) for record in entry.complete)
+        for rank, entry in scores.leading(len(SERIES))
+    }
     caption = (
         "Completed trials of the best variants. A best score at the edge of the rates "
         "tried may not be the best that the variant can do."
@@ -224,10 +235,11 @@ def by_length(scores: Scores) -> Picture | None:
     """Score on held-out examples of other lengths, for the best variants."""
     task = scores.recipe.task
     sets = [(length, f"{split}/{task.metric}") for split, length in task.at_lengths.items()]
-    best = [entry.best.metrics for entry in scores.entries[: len(SERIES)]]
-    lines = [
-        [(length, found[name]) for length, name in sorted(sets) if name in found] for found in best
-    ]
+    best = {rank: entry.best.metrics for rank, entry in scores.leading(len(SERIES))}
+    lines = {
+        rank: [(length, found[name]) for length, name in sorted(sets) if name in found]
+        for rank, found in best.items()
+    }
     caption = (
         f"The best trial of each of the best variants, trained at {_or(task.train_lengths)} tokens "
         "and not chosen by these."
@@ -315,17 +327,17 @@ def _lines(
     caption: str,
     scores: Scores,
     along: Along,
-    lines: Sequence[Sequence[tuple[float, float]]],
+    by_rank: Mapping[int, Sequence[tuple[float, float]]],
 ) -> Picture | None:
     """A line of (x, score) for each of the best variants, with ranks and names below.
 
     Nothing where all have one x.
     """
-    lines = [[point for point in line if math.isfinite(point[1])] for line in lines]
+    lines = [[point for point in line if math.isfinite(point[1])] for line in by_rank.values()]
     reached = {x for line in lines for x, _ in line}
     if len(reached) < 2:
         return None
-    labels = scores.labels()
+    labels = [scores.labels()[rank - 1] for rank in by_rank]
 
     def fill(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -352,8 +364,8 @@ def _lines(
             marks.draw_levels(axes, scores.levels, vertical=False)
 
     data = [
-        _named(rank, entry) | {along.column: x, "score": score}
-        for rank, (entry, line) in enumerate(zip(scores.entries, lines, strict=False), start=1)
+        _named(rank, scores.entries[rank - 1]) | {along.column: x, "score": score}
+        for rank, line in zip(by_rank, lines, strict=True)
         for x, score in line
     ]
     drawing = _drawn(name, title, 2.7 + 0.16 * len(lines), fill)

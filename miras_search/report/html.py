@@ -15,6 +15,7 @@ from miras_search import finals, reach
 from miras_search.record import write_whole
 from miras_search.report import continual, equations, figures, interactions, sentences, text
 from miras_search.report.differences import differences
+from miras_search.report.failures import failures
 from miras_search.report.leaderboard import (
     Entry,
     best_per_variant,
@@ -27,7 +28,6 @@ from miras_search.report.leaderboard import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from jinja2 import Environment
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from miras_search.component import Component
     from miras_search.folder import StudyFolder
     from miras_search.recipe import Recipe
-    from miras_search.record import TrialRecord
     from miras_search.space import Space
     from miras_search.variant import Variant
 
@@ -43,6 +42,8 @@ COUNTED = 20_000
 """Combinations that a report takes the time to tell apart."""
 LEADING = 10
 """Variants whose equations are shown."""
+REASONS = 20
+"""Rows of trials that did not complete."""
 
 
 def write_report(folder: StudyFolder) -> Path:
@@ -59,7 +60,7 @@ def write_report(folder: StudyFolder) -> Path:
     made = differences(entries, recipe)
     intervals = figures.intervals(outcome, entries, recipe) if outcome else None
     effects = interactions.draw(made, recipe) if made else []
-    pictures = figures.draw(entries, recipe)
+    pictures = figures.draw(entries, recipe, outcome)
     shown = [*pictures, *effects, *([intervals] if intervals else [])]
     for picture in shown:
         picture.write(folder.figures)
@@ -112,7 +113,8 @@ def write_report(folder: StudyFolder) -> Path:
             figures=pictures,
             foretelling=sentences.foretelling(records),
             trials=rows(records, recipe),
-            failures=_failures(records),
+            failures=failures(records),
+            reasons=REASONS,
             asked=_asked(folder.space, recipe, sentences.matched(entries, recipe)),
             space_yaml=folder.space_file.read_text(),
             recipe_yaml=folder.recipe_file.read_text(),
@@ -141,7 +143,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters = (text.score, text.rate, text.count, text.memory, text.duration, text.bound)
-    filters += (text.chance, text.percent, text.interval, text.held_out)
+    filters += (text.chance, text.percent, text.interval, text.held_out, text.few)
     environment.filters |= {made.__name__: made for made in filters}
     environment.filters |= {"equation": equations.html, "on_test": score_on_test}
     environment.filters |= {"label": label}
@@ -191,24 +193,6 @@ def _levels(recipe: Recipe) -> list[dict[str, Any]]:
         for split in recipe.task.splits
         if split != "train" and (continual.cell(split) or (0, 1))[1] == 1
     ]
-
-
-def _failures(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """Trials without a score by how and why they ended, most frequent first."""
-    numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for record in records:
-        if record.score is None:
-            numbers[record.state, text.reason(record)].append(record.number)
-    found = [
-        {"state": state, "reason": reason, "count": len(which), "numbers": _few(which)}
-        for (state, reason), which in numbers.items()
-    ]
-    return sorted(found, key=lambda failure: -failure["count"])
-
-
-def _few(numbers: Sequence[int]) -> str:
-    told = ", ".join(map(str, numbers[:12]))
-    return told + (f" and {len(numbers) - 12} more" if len(numbers) > 12 else "")
 
 
 def _asked(space: Space, recipe: Recipe, matched: str | None) -> dict[str, str]:

@@ -4,15 +4,16 @@ is, and what the ranking does not show."""
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from miras_search import pareto
 from miras_search.finals import judged_by
 from miras_search.report import text
+from miras_search.report.failures import Failure, failures
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from miras_search.finals import Contrast, Standing
     from miras_search.recipe import Recipe
@@ -36,11 +37,14 @@ def completed(records: Sequence[TrialRecord]) -> str:
 def endings(records: Sequence[TrialRecord]) -> str:
     """How many trials completed, and how the others ended."""
     told = completed(records)
-    for state, number in Counter(r.state for r in records if r.score is None).most_common():
-        reasons = Counter(text.reason(r) for r in records if r.state == state).most_common()
-        first = reasons[0][0].rstrip(".")
-        more = f", and {len(reasons) - 1} more reasons" if len(reasons) > 1 else ""
-        told += f" {number} {'ran ' if state == 'out of memory' else ''}{state}: {first}{more}."
+    by_state: dict[str, list[Failure]] = defaultdict(list)
+    for failure in failures(records):
+        by_state[failure.state].append(failure)
+    for state, found in by_state.items():
+        number = sum(len(failure.numbers) for failure in found)
+        more = f", and {text.many(len(found) - 1, 'more reason')}" if len(found) > 1 else ""
+        told += f" {number} {'ran ' if state == 'out of memory' else ''}{state}: "
+        told += f"{found[0].reason.rstrip('.')}{more}."
     return told
 
 
@@ -274,43 +278,47 @@ def _elsewhere(done: Sequence[Entry], recipe: Recipe, outcome: Standing | None) 
     """Where another variant leads on the sets that decided nothing."""
     from miras_search.report.leaderboard import label, shared_choices
 
+    sign = 1 if recipe.task.direction == "maximize" else -1
     told = []
     for split in recipe.task.at_lengths:
         metric = f"{split}/{recipe.task.metric}"
-        if outcome is None:
-            found = _ahead_in_search(done, recipe, metric)
-        else:
-            found = _ahead_in_finals(outcome, recipe, metric)
-        if found is not None:
-            variant, theirs, ours, worth = found
+        first, *others = _on(metric, done, recipe, outcome)
+        if first is None:
+            continue
+        known = [other for other in others if other is not None]
+        variant, theirs, worth = max(known, key=lambda one: sign * one[1], default=first)
+        if sign * theirs > sign * first[1]:
             told.append(
                 f"On {text.held_out(split)} another one leads: "
                 f"{label(variant, shared_choices(done))}, {text.score(theirs)} against "
-                f"{text.score(ours)} of the first, {worth}."
+                f"{text.score(first[1])} of the first, {worth}."
             )
     return told
 
 
-def _ahead_in_search(
-    done: Sequence[Entry], recipe: Recipe, metric: str
-) -> tuple[Variant, float, float, str] | None:
-    """Who is better than the first by a metric of its best trial, both values, and their worth."""
-    sign = 1 if recipe.task.direction == "maximize" else -1
-    found = [(entry.variant, entry.best.metrics.get(metric)) for entry in done]
-    known = [(variant, value) for variant, value in found if value is not None]
-    if not known or known[0] != found[0]:
-        return None
-    variant, value = max(known, key=lambda one: sign * one[1])
-    return None if value == known[0][1] else (variant, value, known[0][1], "by one run each")
+Held = tuple["Variant", float, str]
+"""A variant, what it has on a held-out set, and what that is worth against the first."""
 
 
-def _ahead_in_finals(
-    outcome: Standing, recipe: Recipe, metric: str
-) -> tuple[Variant, float, float, str] | None:
-    """Who has a better mean than the first of the finals, both means, and their worth."""
-    again = judged_by(outcome, recipe, metric)
-    if again is None or again.first.runs == outcome.first.runs:
-        return None
-    (ours,) = (f for f in again.finalists if f.runs == outcome.first.runs)
-    worth = "which does not tell them apart" if ours.tied else "which is behind it"
-    return again.first.variant, again.first.mean, ours.mean, worth
+def _on(
+    metric: str, done: Sequence[Entry], recipe: Recipe, outcome: Standing | None
+) -> Iterator[Held | None]:
+    """The first by a metric, and then all others; None for each that does not have it."""
+    again = outcome and judged_by(outcome, recipe, metric)
+    if outcome is None:
+        over: list[Held | None] = []
+    elif again is None:
+        over = [None for _ in outcome.finalists]
+    else:
+        (ours,) = (f for f in again.finalists if f.runs == outcome.first.runs)
+        worth = "which does not tell them apart" if ours.tied else "which is behind it"
+        others = [f for f in again.finalists if f is not ours]
+        over = [(finalist.variant, finalist.mean, worth) for finalist in (ours, *others)]
+    yield from over
+    alone = "by one run of a variant that was not in the finals"
+    worth = "by one run each" if outcome is None else alone
+    finalists = {f.variant.digest for f in outcome.finalists} if outcome else set()
+    for entry in done:
+        if entry.variant.digest not in finalists:
+            value = entry.best.metrics.get(metric)
+            yield None if value is None else (entry.variant, value, worth)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from miras_search.errors import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
     from miras_search.stats.ranks import Correlation
@@ -119,6 +121,12 @@ def levels(found: Levels) -> str:
 def reason(record: TrialRecord) -> str:
     """Why a trial did not complete, on one line."""
     return printable(record.reason or "no reason was recorded")
+
+
+def few(numbers: Sequence[int]) -> str:
+    """The first of some numbers, and how many more there are."""
+    told = ", ".join(map(str, numbers[:12]))
+    return told + (f" and {len(numbers) - 12} more" if len(numbers) > 12 else "")
 
 
 def chance(found: Chance | Correlation) -> str:

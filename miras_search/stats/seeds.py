@@ -6,6 +6,7 @@ of them ran on; higher is better. How often each method errs is in docs/statisti
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,14 +33,15 @@ def margins(scores: Array) -> Array:
     """Half the width of the interval of each mean, [V].
 
     The larger of two t intervals: of the variant's own spread, and of the spread pooled over all
-    variants. The first alone is of no width where three runs happen to be alike; the second alone
-    is too narrow for a variant that varies more than the others.
+    variants, which holds for all means together (Sidak 1967) and so for that of the first, which
+    owes something to being the best. The first alone is of no width where three runs happen to be
+    alike; the second alone is too narrow for a variant that varies more than the others.
     """
     variants, seeds = scores.shape
     own = scores.var(axis=1, ddof=1)
     found = np.maximum(
         _t(seeds - 1) * np.sqrt(own / seeds),
-        _t(variants * (seeds - 1)) * np.sqrt(own.mean() / seeds),
+        _t(variants * (seeds - 1), variants) * np.sqrt(own.mean() / seeds),
     )
     return np.where(_rounding(found, scores), 0, found)
 
@@ -70,21 +72,24 @@ def _rounding(margins: Array, scores: Array) -> NDArray[np.bool_]:
     return margins <= 1e-9 * np.abs(scores).max()
 
 
-def superiority(first: Array, other: Array) -> Chance:
-    """The probability that a run of the first beats one of the other, on seeds of their own.
+def superiority(scores: Array) -> list[Chance]:
+    """The probabilities that a run of the first beats one of each, on seeds of their own.
 
-    The share of all pairs, a tie counting half (Agarwal et al. 2108.13264, probability of
+    The share of all pairs of runs, a tie counting half (Agarwal et al. 2108.13264, probability of
     improvement), with Wilson's interval of as many draws as there are seeds: the variance of the
-    share is at most that of so many draws (Birnbaum and Klose 1957).
+    share is at most that of so many draws (Birnbaum and Klose 1957). The intervals hold for every
+    pair of variants together (Bonferroni), and so for the first being the best of them.
     """
     from scipy.stats import norm
 
-    draws = min(len(first), len(other))
-    share = float(((np.sign(first[:, None] - other) + 1) / 2).mean())
-    z2 = norm.ppf((1 + LEVEL) / 2) ** 2
+    variants, draws = scores.shape
+    errors = (1 - LEVEL) / max(1, math.comb(variants, 2))
+    z2 = norm.isf(errors / 2) ** 2
+    share = ((np.sign(scores[0][:, None] - scores[:, None, :]) + 1) / 2).mean(axis=(1, 2))
     centre = (share + z2 / (2 * draws)) / (1 + z2 / draws)
     half = np.sqrt(z2 * (share * (1 - share) / draws + z2 / (4 * draws**2))) / (1 + z2 / draws)
-    return Chance(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+    low, high = np.maximum(0, centre - half), np.minimum(1, centre + half)
+    return [Chance(*map(float, found)) for found in zip(share, low, high, strict=True)]
 
 
 def cross_validated(scores: Array) -> float:
@@ -105,10 +110,11 @@ def unseen(seeds: int) -> float:
 
 
 @lru_cache
-def _t(freedom: int) -> float:
+def _t(freedom: int, alike: int = 1) -> float:
+    """The quantile of so many means together in units of one's error."""
     from scipy.stats import t
 
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
+    return float(t.isf((1 - LEVEL ** (1 / alike)) / 2, freedom))
 
 
 @lru_cache
