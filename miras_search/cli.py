@@ -218,6 +218,11 @@ def _sync(options: Any) -> int:
     print(f"{uploaded} uploaded; {done.there} were there and are as they were")
     for run in done.unfinished:
         print(f"{run}: wandb does not have it to its end, and an upload would write over it")
+    if done.gone:
+        print(
+            f"not on this server: {text.many(done.gone, 'run')} uploaded once, to another one or "
+            f"deleted since; without {options.study}/wandb/*/*.synced sync uploads again"
+        )
     return 0
 
 

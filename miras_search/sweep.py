@@ -39,12 +39,11 @@ def sweep(space: Space, recipe: Recipe, console: Console) -> StudyFolder:
             told.append(f"{short} and are left out: miras-search plan says why")
         for line in told:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
-        before = len(study.records)
         try:
             _execute(study, console)
         finally:
             # An interrupted sweep is reported as far as it came.
-            _conclude(study, console, news=len(study.records) > before)
+            _conclude(study, console)
     return study.folder
 
 
@@ -88,13 +87,12 @@ def _execute(study: Study, console: Console) -> None:
             local.execute(study, recipe.workers or cores, view)
 
 
-def _conclude(study: Study, console: Console, news: bool) -> None:
+def _conclude(study: Study, console: Console) -> None:
     folder, recipe = study.folder, study.recipe
     terminal(study.records, recipe, console)
     write_report(folder)
-    if news:
-        found = differences(best_per_variant(study.records, recipe), recipe)
-        further = {"effects": [asdict(effect) for effect in found.judged]} if found else {}
-        wandb_log.summary_run(folder, recipe, study.records, further)
+    found = differences(best_per_variant(study.records, recipe), recipe)
+    further = {"effects": [asdict(effect) for effect in found.judged]} if found else {}
+    wandb_log.summary_run(folder, recipe, study.records, further)
     told = f"Everything is in {folder.path}: open {folder.report_file}"
     console.print(told, soft_wrap=True, markup=False, highlight=False)

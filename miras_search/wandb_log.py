@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from miras_search import finals, pareto
 from miras_search.folder import CONFIG, RECORD, WEIGHTS
-from miras_search.report import sentences
+from miras_search.report import sentences, text
 from miras_search.report.leaderboard import best_per_variant, rows
-from miras_search.trial import versions
+from miras_search.trial import Pruned, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,7 +102,7 @@ class TrialLog:
             self._attempt(lambda: self.run.summary.update(metrics | {"score": score}))
 
     def close(self, exit_code: int) -> None:
-        """End the run: 0 is a complete trial."""
+        """End the run: 0 is a trial that completed, or was stopped early."""
         if self.run is not None:
             self._attempt(lambda: self.run.finish(exit_code=exit_code))
 
@@ -150,17 +150,21 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
     log = TrialLog(start)
     try:
         yield log
-    except BaseException:
-        log.close(exit_code=1)
+    except BaseException as error:
+        log.close(exit_code=0 if isinstance(error, Pruned) else 1)
         raise
     log.close(exit_code=0)
 
 
 def columns(variant: Variant) -> dict[str, Any]:
     """The choices as flat columns to sort, group and draw by: each in words under its name
-    ("memory"), its kind ("memory_kind") and its settings ("memory_depth")."""
+    ("memory"), its kind ("memory_kind") and its settings ("memory_depth"). Of an axis that means
+    nothing to the variant the first two are a dash."""
     found: dict[str, Any] = {}
     for name, choice in variant.choices().items():
+        if name in variant.idle:
+            found |= {name: text.NONE, f"{name}_kind": text.NONE}
+            continue
         settings = {f"{name}_{key}": value for key, value in choice.to_dict().items()}
         found |= {name: str(choice)} | settings
     return found
@@ -192,7 +196,8 @@ def summary_run(
     """A run that holds the leaderboard of a study, further tables by name, what was asked, and
     the weights that were kept; what fails here is told and given up.
 
-    Of a study that is resumed the tables are logged again, at the number of trials as the step.
+    Of a study that is resumed the tables are logged again, at the number of trials as the step; but
+    not offline, where they are there and no older than the last trial.
     """
     try:
         _summarize(folder, recipe, records, further or {})
@@ -207,7 +212,7 @@ def _summarize(
     further: Mapping[str, Rows],
 ) -> None:
     chosen = mode(recipe.wandb)
-    if chosen == "disabled":
+    if chosen == "disabled" or not records or (chosen == "offline" and not _behind(folder)):
         return
     study, ranking = folder.identity["id"], rows(records, recipe)
     config = folder.identity | {"recipe": recipe.to_dict(), "space": folder.space.to_yaml()}
@@ -230,6 +235,14 @@ def _summarize(
             _log_model(run, folder, study, record, best=record == winner)
     finally:
         run.finish()
+
+
+def _behind(folder: StudyFolder) -> bool:
+    """Whether the offline run with the tables is missing, or older than a trial."""
+    runs = offline_runs(folder.path, folder.identity["id"], SUMMARY)
+    written = [file.stat().st_mtime for run in runs for file in run.glob("*.wandb")]
+    trials = [file.stat().st_mtime for file in folder.path.glob(f"trials/*/{RECORD}")]
+    return not written or max(written) < max(trials, default=0)
 
 
 def _fronts(ranking: Rows) -> dict[str, Any]:

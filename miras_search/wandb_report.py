@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import finals
 from miras_search.errors import UserError
 from miras_search.registry import CHOICES
-from miras_search.report import sentences
+from miras_search.report import sentences, text
 from miras_search.report.differences import differences
 from miras_search.report.leaderboard import best_per_variant, variant_of
 from miras_search.wandb_log import PROJECT, SUMMARY, columns, run_id
@@ -76,8 +76,8 @@ def _tables(summary: Any) -> list[str]:
 def _blocks(wr: Any, folder: StudyFolder, entity: str, names: list[str]) -> list[Any]:
     """Panels over the runs of trials, and below them the tables of the summary run."""
 
-    def runs(job: str) -> Any:
-        only = f"Metric('Group') = '{folder.identity['id']}' and Metric('JobType') = '{job}'"
+    def runs(job: str, also: str = "") -> Any:
+        only = f"Metric('Group') = '{folder.identity['id']}' and Metric('JobType') = '{job}'{also}"
         return wr.Runset(entity=entity, project=PROJECT, name=job, filters=only)
 
     varied = _varied(folder)
@@ -108,8 +108,12 @@ def _blocks(wr: Any, folder: StudyFolder, entity: str, names: list[str]) -> list
     for panel in (panels[0], *tables):
         panel.layout = wr.Layout(w=24, h=10)
     return [
-        wr.H1("Trials"),
-        wr.PanelGrid(runsets=[runs("trial")], panels=panels),
+        wr.H1("Trials of the search"),
+        wr.P(
+            "Runs in a group differ in their other choices and learning rates as well: what is "
+            "shown is a hint, not an effect. A band goes from the least to the largest."
+        ),
+        wr.PanelGrid(runsets=[runs("trial", " and Config('phase') = 'search'")], panels=panels),
         *(
             [wr.H1("Tables"), wr.PanelGrid(runsets=[runs("summary")], panels=tables)]
             if tables
@@ -121,6 +125,7 @@ def _blocks(wr: Any, folder: StudyFolder, entity: str, names: list[str]) -> list
 
 
 def _varied(folder: StudyFolder) -> list[str]:
-    """The choices, of the four axes and the macro architecture, that differ between trials."""
+    """The choices, of the four axes and the macro architecture, that differ between trials to which
+    they mean something."""
     found = [columns(variant_of(record)) for record in folder.records()]
-    return [name for name in CHOICES if len({own[name] for own in found}) > 1]
+    return [name for name in CHOICES if len({own[name] for own in found} - {text.NONE}) > 1]

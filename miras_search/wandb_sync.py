@@ -26,13 +26,17 @@ class Synced(NamedTuple):
     """On the server before; they were left as they are."""
     unfinished: list[str]
     """Ids of those among them that the server does not have whole."""
+    gone: int
+    """Uploaded once, but not on this server."""
 
 
 def sync(folder: StudyFolder) -> Synced:
     """Upload the offline runs of the trials that have ended, and the run with the tables.
 
     Ids are those of the study, so that the server can be asked what it has. A trial's run that is
-    there is never written to; the tables are, where they are of fewer trials.
+    there is never written to; the tables are, where they are of fewer trials. A run that was
+    uploaded and is not there is left alone: its server is another, or it was deleted, and wandb
+    takes no id a second time.
 
     Raises:
         UserError: nobody is logged in, the server refuses, or the study is running.
@@ -40,14 +44,15 @@ def sync(folder: StudyFolder) -> Synced:
     lock = folder.lock()
     try:
         api, study = connect(), folder.identity["id"]
-        there, new, left, unfinished = known(api, study), [], 0, []
+        there, new, left, unfinished, gone = known(api, study), [], 0, [], 0
         for part, run in _ended(folder).items():
             before = there.get(run_id(study, part))
             behind = part == SUMMARY and before and _step(before) < len(folder.records())
             if not _synced(run) and (before is None or behind):
                 new.append(run)
                 continue
-            left += 1
+            left += before is not None
+            gone += before is None
             if before is not None and before.state != "finished":
                 unfinished.append(before.id)
         if new:
@@ -58,7 +63,7 @@ def sync(folder: StudyFolder) -> Synced:
                 f"{folder.path}: wandb did not upload {len(missing)} of {len(new)} runs: "
                 f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
             )
-        return Synced(len(new), left, unfinished)
+        return Synced(len(new), left, unfinished, gone)
     finally:
         lock.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,9 @@ def test_sync_and_report(offline: Path) -> None:
         assert "0 runs uploaded; 3 were there" in again.stdout
         assert before == {n: (len(run.upserts), run.exits) for n, run in server.runs.items()}
         check(server, out, [2])
+        third = cli(offline, server, "sync", str(out))
+        assert "0 runs uploaded; 3 were there" in third.stdout
+        assert "not on this server" not in third.stdout
         pytest.importorskip("wandb_workspaces")
         for _ in range(2):
             saved = cli(offline, server, "wandb-report", str(out))
@@ -188,6 +192,51 @@ def test_sync_and_report(offline: Path) -> None:
         assert "does not show that it is better" in report["description"]
         assert {"leaderboard", "effects"} <= set(json.dumps(panels).replace('"', " ").split())
         assert not server.unknown
+
+
+def test_runs_that_another_server_has_are_told(offline: Path) -> None:
+    marks = []
+    for run in offline.glob("out/wandb/offline-run-*/*.wandb"):
+        marks.append(run.with_name(f"{run.name}.synced"))
+        marks[-1].touch()
+    try:
+        with serving() as server:
+            done = cli(offline, server, "sync", str(offline / "out"))
+            assert not server.runs
+    finally:
+        for mark in marks:
+            mark.unlink()
+    assert "0 runs uploaded; 0 were there" in done.stdout
+    assert "not on this server: 3 runs uploaded once" in done.stdout
+
+
+def test_tables_are_written_where_they_are_missing_or_behind(tmp_path: Path) -> None:
+    """A sweep may be killed after its last trial and before they are."""
+    how = samples.recipe(wandb="offline")
+    folder = samples.folder(tmp_path / "study", how, samples.study(how))
+    (record, *_) = folder.path.glob("trials/*/record.json")
+
+    def written() -> int:
+        """When the tables were, after being asked for."""
+        wandb_log.summary_run(folder, how, folder.records())
+        (run,) = wandb_log.offline_runs(folder.path, folder.identity["id"], wandb_log.SUMMARY)
+        (file,) = run.glob("*.wandb")
+        return file.stat().st_mtime_ns
+
+    first = written()
+    assert written() == first
+    os.utime(record, (2e9, 2e9))
+    second = written()
+    assert second > first
+    shutil.rmtree(folder.path / "wandb")
+    assert written() > second
+
+
+def test_what_means_nothing_to_a_variant_is_a_dash() -> None:
+    told = wandb_log.columns(samples.variants()[-1])
+    assert told["memory"] == "attention"
+    assert {told[name] for name in ("bias", "retention", "algorithm_kind")} == {"-"}
+    assert not any(name.startswith("algorithm_") for name in told if name != "algorithm_kind")
 
 
 def test_finals_reach_the_summary() -> None:

@@ -167,7 +167,7 @@ def _module(layer: Layer, variant: Variant, lowering: Lowering = "chunked") -> n
             if isinstance(inner, Projection):
                 inner.linear.weight *= 4
             if isinstance(inner, Gate) and inner.coefficient.name == "step":
-                inner.bias += math.log(GENTLE)
+                inner.bias.add_(math.log(GENTLE))
     return module
 
 
