@@ -127,6 +127,14 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
         )
     )
     records = [samples.record(i, v, 0.9 - 0.1 * i, how=how) for i, v in enumerate(found.values())]
+    # In no finals: what the retention gate and the bias do for the first stays open.
+    other = samples.variants()[-2]
+    for variant in (
+        found["momentum"].replace(retention=other.retention),
+        found["momentum"].replace(bias=other.bias),
+        other,
+    ):
+        records.append(samples.record(len(records), variant, 0.1, how=how))
     # Seed by seed, in the order of the search.
     scores = np.array([[0.90, 0.61, 0.60, 0.1], [0.91, 0.60, 0.61, 0.2], [0.92, 0.62, 0.59, 0.3]])
     records += samples.finals(records, how, [float(x) for x in scores.ravel()])
@@ -147,6 +155,14 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
         assert contrast.margin >= studentized_range.ppf(0.95, 4, 6) * error * (1 - 1e-9)
     said = sentences.contrasts(outcome)
     assert len(said) == 3
+    entries = best_per_variant(records, how)
+    said.append(sentences.untold(entries, outcome))
+    assert said[-1].startswith(
+        "What retention and bias do for the first is not shown: finals of 6 "
+    )
+    assert said[-1].endswith("alone (miras-search resume STUDY finalists=6).")
+    assert sentences.untold(entries[:4], outcome) is None
+    assert sentences.untold(entries, None) is None
     assert said[0].startswith(
         "With memory=matrix, bias=l2, retention=none: "
         "algorithm=momentum is better than algorithm=gd by 0.3000 \u00b1"

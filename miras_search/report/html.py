@@ -101,6 +101,7 @@ def write_report(folder: StudyFolder) -> Path:
             outcome=outcome,
             found=sentences.finals(outcome)[1:] if outcome else [],
             contrasts=sentences.contrasts(outcome) if outcome else [],
+            untold=sentences.untold(entries, outcome),
             intervals=intervals,
             matched=sentences.matched(entries, recipe),
             front=sentences.front(entries, recipe),

@@ -234,6 +234,8 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     if outcome is not None:
         console.print(finals_table(outcome, shared, console.width))
         console.print(Text("\n".join([*sentences.finals(outcome), *sentences.contrasts(outcome)])))
+    if untold := sentences.untold(entries, outcome):
+        console.print(Text(untold))
     told = [*continual.lines(entries, recipe), sentences.endings(records)]
     if outcome is None and len(entries) > 1:
         told.append(sentences.verdict(entries, outcome, recipe))

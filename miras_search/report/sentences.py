@@ -82,8 +82,8 @@ def front(entries: Sequence[Entry], recipe: Recipe) -> str | None:
         return None
     is_on = pareto.front(pareto.losses(ranked, recipe, recipe.objectives))
     ranks = ", ".join(str(rank) for rank, on in enumerate(is_on, start=1) if on)
-    *names, last = (name.replace("_", " ") for name in recipe.objectives)
-    told = f"On the front of {', '.join(names)} and {last}, by their best trials: {ranks}"
+    named = text.listed(name.replace("_", " ") for name in recipe.objectives)
+    told = f"On the front of {named}, by their best trials: {ranks}"
     told += f" (of {len(ranked)} variants, best score first)."
     return f"{told} {ONE_RUN}"
 
@@ -189,6 +189,28 @@ def contrasts(outcome: Standing) -> list[str]:
         "These are finalists that differ in one choice, each at the best of the rates tried; the "
         f"intervals are of {LEVEL:.0%} for all pairs of finalists together.",
     ]
+
+
+def untold(entries: Sequence[Entry], outcome: Standing | None) -> str | None:
+    """Which choices of the first larger finals would tell of, and how to have them; None where
+    none."""
+    if outcome is None:
+        return None
+    first = outcome.first.variant
+    beside: dict[str, int] = {}
+    for rank, entry in enumerate(entries, start=1):
+        if entry.best.score is not None and (name := first.single_difference(entry.variant)):
+            beside.setdefault(name, rank)
+    told = {first.single_difference(finalist.variant) for finalist in outcome.finalists}
+    missing = {name: rank for name, rank in beside.items() if name not in told}
+    if not missing:
+        return None
+    most = max(missing.values())
+    return (
+        f"What {text.listed(missing)} {'does' if len(missing) == 1 else 'do'} for the first is not "
+        f"shown: finals of {most} would have it beside a variant that differs in that alone "
+        f"(miras-search resume STUDY finalists={most})."
+    )
 
 
 def _contrast(found: Contrast) -> str:

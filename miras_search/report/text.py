@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from miras_search.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
@@ -121,6 +121,12 @@ def levels(found: Levels) -> str:
 def reason(record: TrialRecord) -> str:
     """Why a trial did not complete, on one line."""
     return printable(record.reason or "no reason was recorded")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def few(numbers: Sequence[int]) -> str:
