@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from functools import partial
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from miras_search.errors import UserError, dotted, nearest
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     told = "Search the MIRAS design space of memories that learn while they read."
     more = f"examples:\n{examples}\n\nmiras-search COMMAND --help says more of each."
     root = parser(argparse.ArgumentParser, told, more, prog="miras-search")
+    root.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         more = f"example:\n  miras-search {command.example}\n\nresults:\n  {command.results}"
@@ -115,6 +117,13 @@ def _parser() -> argparse.ArgumentParser:
         if command.json:
             added.add_argument("--json", action="store_true", help="print JSON")
     return root
+
+
+def _version() -> str:
+    try:
+        return metadata.version("miras-search")
+    except metadata.PackageNotFoundError:
+        return "from a folder that is not installed"
 
 
 def _offered(argument: str, **asked: Any) -> Iterable[str]:

@@ -16,7 +16,7 @@ from miras_search import finals, view
 from miras_search.errors import UserError
 from miras_search.folder import RECORD
 from miras_search.record import TrialRecord
-from miras_search.report import text
+from miras_search.report import sentences, text
 from miras_search.report.leaderboard import (
     best_per_variant,
     finals_table,
@@ -127,6 +127,7 @@ class Watched:
     def shown(self, width: int) -> RenderableType:
         """The study on `width` columns."""
         from rich.console import Group
+        from rich.text import Text
 
         records, recipe = [*self.records.values()], self.recipe
         told = view.counts(records, self.running, self.total)
@@ -142,6 +143,7 @@ class Watched:
             shown.append(variants_table(entries[:SHOWN], shared, width))
         if (outcome := finals.standing(records, recipe)) is not None:
             shown.append(finals_table(outcome, shared, width))
+            shown.append(Text(sentences.verdict(entries, outcome, recipe)))
         return Group(*shown)
 
     def _pace(self, records: list[TrialRecord]) -> list[str]:

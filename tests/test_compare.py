@@ -156,7 +156,7 @@ def test_the_verdict_says_who_is_first_and_how_sure_that_is(tmp_path):
     assert heading == "What won"
     assert "No other finalist is tied with the first on 4 new seeds" in sentence
     heading, sentence = told(0.9, 0.9, 0.5)
-    assert heading == "No winner is shown"
+    assert heading == "No clear winner"
     assert "1 of 2 other finalists cannot be told from the first on 4 new seeds" in sentence
 
 
@@ -179,7 +179,7 @@ def test_runs_that_are_all_alike_show_nothing(best):
     assert outcome.tied == 1
     assert text.interval(outcome.first.margin) == "all alike"
     assert text.interval(0.02) == "\u00b1 0.0200"
-    assert sentences.heading(best_per_variant(found, how), outcome) == "No winner is shown"
+    assert sentences.heading(best_per_variant(found, how), outcome) == "No clear winner"
     assert "neither interval nor winner can be told" in " ".join(sentences.finals(outcome))
     told, _ = sentences.contrasts(outcome)
     assert "no interval can be told" in told

@@ -35,7 +35,7 @@ def test_figures_of_costs_tell_each_variant_and_the_front(how):
     for _, score in sorted((e.best.parameters, -sign * e.best.score) for e in entries):
         front += -score > best
         best = max(best, -score)
-    said = f"joins the {front} that none beats" if front > 1 else "There is one that none beats"
+    said = f"no other variant beats {f'these {front}' if front > 1 else 'this one'} in one"
     assert said in pictures["Score against parameters"].caption
 
 

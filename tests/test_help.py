@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,13 @@ def told(command: cli.Command, capsys: pytest.CaptureFixture[str]) -> str:
         cli.main([command.name, "--help"])
     assert ended.value.code == 0
     return capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"miras-search {metadata.version('miras-search')}\n"
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda c: c.name)

@@ -289,10 +289,10 @@ def _against(scores: Scores, cost: str) -> Picture | None:
         marks.annotate(figure, axes, placed, names)
 
     number = sum(on_front)
-    joined = f"The dotted line joins the {number} that" if number > 1 else "There is one that"
+    beaten = f"these {number}" if number > 1 else "this one"
     caption = (
-        f"The best trial of each variant, with its rank. {joined} none beats in one without being "
-        f"worse in the other. {sentences.ONE_RUN}"
+        "The best trial of each variant, with its rank. The dotted line is the Pareto front: no "
+        f"other variant beats {beaten} in one without being worse in the other. {sentences.ONE_RUN}"
     )
     if cost == "seconds":
         caption += " Time is of this machine, with whatever ran beside the trial."

@@ -101,7 +101,7 @@ def _kinds(found: Differences, axes: list[str], recipe: Recipe) -> Picture:
         "differ was not tested."
     )
     if unknown:
-        caption += f" Tried in no company that others were tried in: {', '.join(unknown)}."
+        caption += f" Never tried where others of the axis were: {', '.join(unknown)}."
     drawing = dots.draw("kinds", title, rows, f"{metric} ({text.better(recipe)})", {"mean": 0.0})
     data = [
         {"axis": axis, "kind": kind, "difference": value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def log_axis(
     axes: Axes, values: Collection[float], name: Callable[[float], str], base: float = 10
 ) -> None:
     """A logarithmic x axis with a tick at each value, or at round ones if there are many."""
-    from matplotlib.ticker import MaxNLocator, NullFormatter
+    from matplotlib.ticker import NullFormatter
 
     axes.set_xscale("log", base=base)
     axes.xaxis.set_major_formatter(lambda value, position: name(value))
@@ -71,7 +72,7 @@ def log_axis(
     if all(b / a >= near for a, b in pairwise(ordered)):
         axes.set_xticks(ordered)
     elif high < low * base**2:  # no two powers to put ticks at
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xticks([float(f"{tick:.2g}") for tick in (low, math.sqrt(low * high), high)])
 
 
 def annotate(

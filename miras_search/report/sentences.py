@@ -91,7 +91,7 @@ def front(entries: Sequence[Entry], recipe: Recipe) -> str | None:
 def heading(entries: Sequence[Entry], outcome: Standing | None) -> str:
     """What is to be called of the first variant: only one that leaves all others behind has won."""
     if outcome is not None and outcome.tied:
-        return "No winner is shown"
+        return "No clear winner"
     if outcome is not None and len(outcome.finalists) > 1:
         return "What won"
     scored = sum(entry.best.score is not None for entry in entries)
@@ -156,18 +156,18 @@ def finals(outcome: Standing) -> list[str]:
         which = f"{outcome.tied} of {others} other finalists" if others > 1 else "The other one"
         told = [
             f"{which} cannot be told from the first on {seeds} new seeds: "
-            f"no winner is shown{behind}."
+            f"there is no clear winner{behind}."
         ]
     told.append(
-        f"The mean of the first is {text.score(outcome.first.mean)}, and "
-        f"{text.score(outcome.corrected)} without what it owes to being the best of several: "
-        "chosen on all seeds but one and scored on that one, in the mean."
+        f"The mean of the first is {text.score(outcome.first.mean)}. Being the best of several "
+        f"flatters it: chosen on all seeds but one and scored on the one left out, it is worth "
+        f"{text.score(outcome.corrected)} on average."
     )
     if not min(finalist.margin for finalist in outcome.finalists):
         told.append("Where all runs gave one score, neither interval nor winner can be told.")
     told.append(
-        f"What was not seen in {seeds} runs may still happen in {unseen(seeds):.0%} of all (at "
-        f"{LEVEL:.0%}): intervals are too narrow for variants that rarely fail."
+        f"A variant that failed in none of {seeds} runs may still fail in up to "
+        f"{unseen(seeds):.0%} of all (bound at {LEVEL:.0%}): the intervals know nothing of that."
     )
     for record in outcome.fallen:
         told.append(

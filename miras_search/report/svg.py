@@ -54,6 +54,7 @@ _STYLE: Any = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "xtick.minor.size": 0,
+    "axes.facecolor": "none",
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "text.color": INK,
@@ -93,7 +94,7 @@ def drawn(figure: Figure, name: str, label: str) -> str:
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+        figure.savefig(buffer, format="svg", facecolor=PAGE, metadata=no_metadata)
     text = re.sub(r"<style.*?</style>", "", buffer.getvalue(), flags=re.DOTALL)
     opening = re.search(r'<svg [^>]*(viewBox="[^"]*")[^>]*>', text)
     assert opening is not None
