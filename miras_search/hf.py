@@ -19,7 +19,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils.generic import ModelOutput
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from miras_search.lower.call import State
 from miras_search.nn.backbone import Backbone
@@ -125,6 +125,7 @@ class MirasForCausalLM(PreTrainedModel, GenerationMixin):
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.backbone.embedding
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,

@@ -56,6 +56,9 @@ def test_logits_and_loss(models, tokens):
     labels[0, 5:9] = -100
     told = theirs(tokens, labels=labels)
     assert torch.equal(told.logits, logits)
+    loss, again = theirs(tokens, labels=labels, return_dict=False)
+    assert torch.equal(loss, told.loss)
+    assert torch.equal(again, logits)
     kept = labels[:, 1:] != -100
     chances = logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
     assert torch.allclose(told.loss, -chances[kept].mean())
