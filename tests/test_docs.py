@@ -1,7 +1,8 @@
 """What the documents show works: blocks run from top to bottom, tables name real fields.
 
 sh      runs and prints the `text` block that follows it, numbers aside; one that begins with
-        `# takes ...` or `# needs ...` is only read: its commands, files and keys exist
+        `# needs ...` is only read: its commands, files and keys exist; so is one that begins with
+        `# takes ...`, and a slow test runs it on little
 python  runs
 yaml    loads as a space, or as its first line says: `# recipe`, or `# fragment`, which is
         neither; `saved as FILE` there keeps it for the blocks below
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from study_files import write
 
 import miras_search
 from miras_search import cli, identities, reach, registry
@@ -128,6 +130,41 @@ def test_blocks_run(file, folder, monkeypatch, capsys):
             case "text" if printed:
                 assert not missing(text, printed), (line, missing(text, printed), printed)
                 printed = ""
+
+
+LONG = [
+    pytest.param(text, id=f"{file.parent.name}-{file.stem}-{line}")
+    for file in FILES
+    for language, line, text in blocks(file)
+    if language == "sh" and text.startswith("# takes ") and "miras-search" in text
+]
+LITTLE = {"train_examples": 64, "eval_examples": 8, "further_examples": 2, "evaluate_episodes": 0}
+LITTLE |= {"evaluate_at": (), "train_at": ()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", LONG)
+def test_what_takes_long_runs_on_little(text, folder, monkeypatch, capsys):
+    """Each command of this package, with a few trials of two steps on a few examples; but for those
+    that need a server or a cluster."""
+    whole = cli._run
+
+    def short(space, recipe):
+        task = recipe.task
+        task = task.model_copy(update={k: v for k, v in LITTLE.items() if hasattr(task, k)})
+        changes = {"task": task, "steps": 2, "evaluate": 1, "batch": 4, "wandb": "disabled"}
+        changes |= {"trials": min(4, recipe.trials or 4), "finalists": 0, "pruner": "none"}
+        return whole(space, recipe.model_copy(update=changes))
+
+    monkeypatch.setattr(cli, "_run", short)
+    made = {word[4:] for words in commands(text) for word in words if word.startswith("out=")}
+    for study in {*re.findall(r"runs/\w+", text)} - made:
+        files = write(folder / "files")
+        assert cli.main(["sweep", *files, f"out={study}", f"seed={len(study)}"]) == 0
+    for program, *words in commands(text):
+        if program == "miras-search" and words[0] != "sync" and "executor=ray" not in words:
+            more = ["replays=2"] if words[0] == "simulate" else []
+            assert cli.main([*words, *more]) == 0, (words, capsys.readouterr().err)
 
 
 def commands(text: str) -> list[list[str]]:
