@@ -159,9 +159,9 @@ def finals(outcome: Standing) -> list[str]:
             f"there is no clear winner{behind}."
         ]
     told.append(
-        f"The mean of the first is {text.score(outcome.first.mean)}. Being the best of several "
-        f"flatters it: chosen on all seeds but one and scored on the one left out, it is worth "
-        f"{text.score(outcome.corrected)} on average."
+        f"The mean of the first is {text.score(outcome.first.mean)}; without the luck of being "
+        f"chosen it is {text.score(outcome.corrected)} (chosen on all seeds but one, scored on the "
+        "one left out, on average)."
     )
     if not min(finalist.margin for finalist in outcome.finalists):
         told.append("Where all runs gave one score, neither interval nor winner can be told.")
