@@ -208,10 +208,16 @@ def judged_by(outcome: Standing, recipe: Recipe, metric: str) -> Standing | None
 
 
 def kept(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:
-    """The trials whose weights are kept: the best of the search, and the best of each finalist.
+    """The trials whose weights are kept: those that may win or, if the recipe says so, all."""
+    records = list(records)
+    if recipe.weights == "all":
+        return [record for record in records if record.score is not None]
+    return candidates(records, recipe)
 
-    All of these, since a study may be resumed with more trials or more seeds, and another may win.
-    """
+
+def candidates(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:
+    """The best trial of the search, and the best of each finalist: a study may be resumed with more
+    trials or more seeds, and another may win."""
     sign = 1 if recipe.task.direction == "maximize" else -1
     found: dict[tuple[str, float], TrialRecord] = {}
     for record in records:
@@ -226,15 +232,13 @@ def winner(records: Iterable[TrialRecord], recipe: Recipe) -> TrialRecord | None
     """The trial that stands for the study: the best run of the first of the finals, or, before
     there is one, the best trial of the search; None if no trial completed."""
     records = list(records)
-    candidates = kept(records, recipe)
+    able = candidates(records, recipe)
     if (outcome := standing(records, recipe)) is not None:
         first = outcome.first.runs[0]
         return next(
-            r
-            for r in candidates
-            if r.phase == "finals" and (r.digest, r.lr) == (first.digest, first.lr)
+            r for r in able if r.phase == "finals" and (r.digest, r.lr) == (first.digest, first.lr)
         )
-    return candidates[0] if candidates and candidates[0].phase == "search" else None
+    return able[0] if able and able[0].phase == "search" else None
 
 
 def _seed(root: int, i: int) -> int:

@@ -125,6 +125,8 @@ class Recipe(BaseModel, frozen=True):
     """Where trials run."""
     wandb: Literal["auto", "offline", "disabled"] = "auto"
     """auto is online for a user who is logged in, offline otherwise."""
+    weights: Literal["best", "all"] = "best"
+    """Whose weights are kept, in the study and on wandb: of the trials that may win, or of all."""
     out: Annotated[str, Field(min_length=1)] | None = None
     """The folder of the study; null is runs/<study>."""
 
@@ -269,7 +271,7 @@ class Recipe(BaseModel, frozen=True):
         """Plain values of the fields that decide the result of a trial."""
         running = {"name", "trials", "finalists", "seeds", "sampler", "warm_start", "pruner"}
         running |= {"objectives", "executor", "address", "workers"}
-        running |= {"accelerator", "wandb", "out", "compile", "recompute"}
+        running |= {"accelerator", "wandb", "weights", "out", "compile", "recompute"}
         # Without these a study has the digest that it had before there were such.
         running |= {"match"} if self.match is None else set()
         running |= {"devices"} if self.devices == 1 else set()

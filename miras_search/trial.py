@@ -209,21 +209,24 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank)
         if not math.isfinite(score):
             raise Diverged(f"the validation {task.metric} was {score} after the last step")
         log.result(score, metrics)
+        if rank.leads:
+            checkpoint.save(
+                Path(spec.folder),
+                module.model,
+                variant,
+                recipe.size,
+                task.vocabulary,
+                task.readout,
+                task=task.to_dict(),
+                score=score,
+                metric=task.metric,
+                lr=spec.lr,
+                seed=spec.seed,
+            )
+            if recipe.weights == "all":
+                told = {"score": score, "metric": task.metric, "digest": variant.digest}
+                log.model(spec, told)
     fell_back = cost.lowering == "compiled" and compiled.failures()
-    if rank.leads:
-        checkpoint.save(
-            Path(spec.folder),
-            module.model,
-            variant,
-            recipe.size,
-            task.vocabulary,
-            task.readout,
-            task=task.to_dict(),
-            score=score,
-            metric=task.metric,
-            lr=spec.lr,
-            seed=spec.seed,
-        )
     return {
         "score": score,
         "metrics": metrics,

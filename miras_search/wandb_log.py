@@ -101,6 +101,12 @@ class TrialLog:
         if self.run is not None:
             self._attempt(lambda: self.run.summary.update(metrics | {"score": score}))
 
+    def model(self, spec: TrialSpec, told: Mapping[str, Any]) -> None:
+        """The checkpoint in the folder of the trial, and what is to be known of it."""
+        if self.run is not None:
+            trial = (Path(spec.folder), spec.study, spec.number)
+            self._attempt(lambda: _log_model(self.run, *trial, told))
+
     def close(self, exit_code: int) -> None:
         """End the run: 0 is a trial that completed, or was stopped early."""
         if self.run is not None:
@@ -230,9 +236,12 @@ def _summarize(
             if file.is_file():
                 run.save(shutil.copy(file, run.dir), base_path=run.dir, policy="now")
         winner = finals.winner(records, recipe)
-        # The best last, so that it is also the latest.
-        for record in sorted(finals.kept(records, recipe), key=lambda record: record == winner):
-            _log_model(run, folder, study, record, best=record == winner)
+        # Runs of trials have their own where all are kept. The best last, so that it is the latest.
+        able = [winner] if recipe.weights == "all" else finals.candidates(records, recipe)
+        for record in sorted(filter(None, able), key=lambda record: record == winner):
+            told = {"score": record.score, "metric": record.metric, "digest": record.digest}
+            trial = (folder.trial(record.number), study, record.number)
+            _log_model(run, *trial, told, *(["best"] if record == winner else []))
     finally:
         run.finish()
 
@@ -280,18 +289,20 @@ def _standing(records: Sequence[TrialRecord], recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _log_model(run: Any, folder: StudyFolder, study: str, record: TrialRecord, best: bool) -> None:
-    """The checkpoint of a trial, if it is there, as a version of the study's model."""
+def _log_model(
+    run: Any, folder: Path, study: str, number: int, told: Mapping[str, Any], *also: str
+) -> None:
+    """The checkpoint in the folder of a trial, if it is there, as a version of the study's model;
+    aliases are the trial and `also`."""
     import wandb
 
-    files = [folder.trial(record.number) / name for name in (WEIGHTS, CONFIG, RECORD)]
-    if not all(file.is_file() for file in files):
+    files = [file for name in (WEIGHTS, CONFIG, RECORD) if (file := folder / name).is_file()]
+    if folder / WEIGHTS not in files:
         return
-    told = {"score": record.score, "metric": record.metric, "digest": record.digest}
-    model = wandb.Artifact(f"{study}-model", "model", metadata={"trial": record.number} | told)
+    model = wandb.Artifact(f"{study}-model", "model", metadata={"trial": number} | dict(told))
     for file in files:
         model.add_file(str(file))
-    run.log_artifact(model, aliases=[trial_part(record.number), *(["best"] if best else [])])
+    run.log_artifact(model, aliases=[trial_part(number), *also])
 
 
 def _values(point: Point, spreads: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -74,6 +74,24 @@ def test_the_best_checkpoint_is_the_model_that_was_scored(study: Path) -> None:
     assert weights == [f"{best.number:05d}"]
 
 
+def test_all_weights_are_kept_if_asked_for_until_they_are_not(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def kept() -> list[int]:
+        return sorted(int(p.parent.name) for p in out.glob("trials/*/model.safetensors"))
+
+    wanted = ["trials=3", "steps=2", "weights=all"]
+    done = run("sweep", *write(tmp_path), f"out={out}", *wanted)
+    assert done.returncode == 0, done.stderr
+    assert kept() == [0, 1, 2]
+    folder = StudyFolder(out)
+    best = max(folder.records(), key=lambda r: (r.score, -r.number))
+    assert folder.best_checkpoint.resolve() == folder.trial(best.number).resolve()
+    done = run("resume", str(out), "weights=best", "trials=4")
+    assert done.returncode == 0, done.stderr
+    assert len(kept()) == 1
+
+
 def test_the_best_variant_can_be_shown_and_trained(study: Path, tmp_path: Path) -> None:
     best = str(study / "out" / "best.yaml")
     shown = json.loads(run("show", best, "--json", "width=8", "layers=1", "mlp=1").stdout)

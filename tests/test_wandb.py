@@ -194,6 +194,18 @@ def test_sync_and_report(offline: Path) -> None:
         assert not server.unknown
 
 
+def test_each_run_has_its_checkpoint_where_all_are_kept(tmp_path: Path) -> None:
+    write(tmp_path)
+    with serving() as server:
+        run_study(tmp_path, "online", server, -1, "wandb=auto", "trials=2", "weights=all")
+        study = StudyFolder(tmp_path / "out").identity["id"]
+        first, second, best = server.versions(f"{study}-model")
+    for number, version in enumerate((first, second)):
+        assert version["files"] == {"model.safetensors", "model.yaml"}
+        assert f"trial-{number}" in {alias["alias"] for alias in version["aliases"]}
+    assert {"best", "trial-1"} <= {alias["alias"] for alias in best["aliases"]}
+
+
 def test_runs_that_another_server_has_are_told(offline: Path) -> None:
     marks = []
     for run in offline.glob("out/wandb/offline-run-*/*.wandb"):

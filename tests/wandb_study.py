@@ -45,9 +45,11 @@ def run(spec: TrialSpec, cut: bool) -> TrialRecord:
             if cut:
                 raise KeyboardInterrupt
         log.result(curve[-1].score, {"test/accuracy": 0.25})
-    for name in (WEIGHTS, CONFIG):
-        Path(spec.folder, name).parent.mkdir(parents=True, exist_ok=True)
-        Path(spec.folder, name).write_text(f"{name} of {spec.number}")
+        for name in (WEIGHTS, CONFIG):
+            Path(spec.folder, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(spec.folder, name).write_text(f"{name} of {spec.number}")
+        if recipe.weights == "all":
+            log.model(spec, {"score": curve[-1].score})
     record = outcome(
         spec,
         "complete",
