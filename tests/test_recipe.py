@@ -74,6 +74,7 @@ def test_digest_covers_what_decides_a_result():
         "workers": 2,
         "compile": True,
         "recompute": False,
+        "weights": "all",
         "accelerator": "cpu",
         "wandb": "disabled",
         "out": "x",
