@@ -135,7 +135,7 @@ def check_layer_gradients(layer: Layer, variant: Variant) -> None:
 
         given = [_tokens()[:1, :7].requires_grad_(), *(p.detach().clone() for p in values)]
         given = [z.requires_grad_() for z in given]
-        assert any(_gradcheck(outputs, given, eps) for eps in (1e-6, 1e-5, 1e-4)), (
+        assert _gradcheck(outputs, given), (
             f"{layer} of {variant}: the gradients of {lowering} are not the numerical ones"
         )
 
@@ -152,9 +152,10 @@ LAYER_CHECKS = (
 """What every layer passes with every legal variant; the numerical gradients are slow."""
 
 
-def _gradcheck(function: Callable[..., Tensor], values: list[Tensor], eps: float) -> bool:
+def _gradcheck(function: Callable[..., Tensor], values: list[Tensor]) -> bool:
+    """With a step at which curvature and kinks no longer show, and rounding does not yet."""
     return torch.autograd.gradcheck(
-        function, values, fast_mode=True, eps=eps, raise_exception=False
+        function, values, fast_mode=True, eps=1e-7, raise_exception=False
     )
 
 
