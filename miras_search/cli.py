@@ -229,8 +229,9 @@ def _sync(options: Any) -> int:
         print(f"{run}: wandb does not have it to its end, and an upload would write over it")
     if done.gone:
         print(
-            f"not on this server: {text.many(done.gone, 'run')} uploaded once, to another one or "
-            f"deleted since; without {options.study}/wandb/*/*.synced sync uploads again"
+            f"not on this server: {text.many(done.gone, 'run')} uploaded once, to another one "
+            f"(without {options.study}/wandb/*/*.synced sync uploads again) or deleted since "
+            "(wandb takes no id of a deleted run again)"
         )
     return 0
 

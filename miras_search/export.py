@@ -57,7 +57,7 @@ def _read(source: Path) -> tuple[TrialRecord, Mapping[str, Any]]:
     if not (source / WEIGHTS).is_file():
         raise UserError(
             f"{source}: no {WEIGHTS}: a study keeps the weights of its best trial and of each "
-            "finalist's best run; train makes those of any other variant"
+            "finalist's best run, or with weights=all of every trial; train makes others"
         )
     return record, Document.load(source / CONFIG).data
 

@@ -82,7 +82,7 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
         with ranks.crew(spec, spec.recipe.get("devices", 1), close) as rank:
             found |= _train(spec, keep, rank)
     except Exception as error:
-        state, reason = _ended(error)
+        state, reason = ended(error)
     return close(state, reason)
 
 
@@ -91,11 +91,11 @@ def follow(spec: TrialSpec, rank: ranks.Rank) -> tuple[Ending, str] | None:
     try:
         _train(spec.model_copy(update={"wandb": "disabled"}), lambda point: None, rank)
     except Exception as error:
-        state, reason = _ended(error)
+        state, reason = ended(error)
         return None if state in ("pruned", "diverged") else (state, reason)
 
 
-def _ended(error: Exception) -> tuple[Ending, str]:
+def ended(error: Exception) -> tuple[Ending, str]:
     """The state of a trial that an error ended, and the reason."""
     import torch
 

@@ -14,7 +14,7 @@ from miras_search import finals, pareto
 from miras_search.folder import CONFIG, RECORD, WEIGHTS
 from miras_search.report import sentences, text
 from miras_search.report.leaderboard import best_per_variant, rows
-from miras_search.trial import Pruned, versions
+from miras_search.trial import ended, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,7 +99,14 @@ class TrialLog:
     def result(self, score: float, metrics: dict[str, float]) -> None:
         """What came out."""
         if self.run is not None:
-            self._attempt(lambda: self.run.summary.update(metrics | {"score": score}))
+            told = metrics | {"score": score, "state": "complete"}
+            self._attempt(lambda: self.run.summary.update(told))
+
+    def ended(self, state: str, reason: str) -> None:
+        """How a trial ended that has no score: the last one on the way is none."""
+        if self.run is not None:
+            told = {"score": None, "state": state, "reason": reason}
+            self._attempt(lambda: self.run.summary.update(told))
 
     def model(self, spec: TrialSpec, told: Mapping[str, Any]) -> None:
         """The checkpoint in the folder of the trial, and what is to be known of it."""
@@ -156,8 +163,13 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
     log = TrialLog(start)
     try:
         yield log
-    except BaseException as error:
-        log.close(exit_code=0 if isinstance(error, Pruned) else 1)
+    except Exception as error:
+        state, reason = ended(error)
+        log.ended(state, reason)
+        log.close(exit_code=0 if state == "pruned" else 1)
+        raise
+    except BaseException:
+        log.close(exit_code=1)
         raise
     log.close(exit_code=0)
 

@@ -139,9 +139,10 @@ class Watched:
         scored = [entry.best for entry in entries if entry.best.score is not None]
         shown = [view.table(told, scored[0] if scored else None, self.running, recipe)]
         shared = shared_choices(entries)
+        outcome = finals.standing(records, recipe)
         if entries:
-            shown.append(variants_table(entries[:SHOWN], shared, width))
-        if (outcome := finals.standing(records, recipe)) is not None:
+            shown.append(variants_table(entries[:SHOWN], shared, width, outcome))
+        if outcome is not None:
             shown.append(finals_table(outcome, shared, width))
             shown.append(Text(sentences.verdict(entries, outcome, recipe)))
         return Group(*shown)

@@ -157,10 +157,8 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
     assert len(said) == 3
     entries = best_per_variant(records, how)
     said.append(sentences.untold(entries, outcome))
-    assert said[-1].startswith(
-        "What retention and bias do for the first is not shown: finals of 6 "
-    )
-    assert said[-1].endswith("alone (miras-search resume STUDY finalists=6).")
+    assert said[-1].startswith("What retention does for the first is not shown: finals of 5 would ")
+    assert said[-1].endswith("alone (miras-search resume STUDY finalists=5).")
     assert sentences.untold(entries[:4], outcome) is None
     assert sentences.untold(entries, None) is None
     assert said[0].startswith(
@@ -271,9 +269,9 @@ def test_who_leads_elsewhere_is_told(task):
     assert told((0.9, 0.8))[0] == []
     assert told((0.8, 0.8))[0] == []
     (caveat,), found = told((0.7, 0.8))
-    assert caveat.startswith("On test another one leads: matrix")
+    assert caveat.startswith("On test another one leads in the search, by one run each: matrix")
     values = f"{text.score(sign * 0.8)} against {text.score(sign * 0.7)} of the first"
-    assert caveat.endswith(f"{values}, by one run each.")
+    assert caveat.endswith(f"{values}.")
     # In the finals the second is first, and the test agrees.
     runs = samples.finals(found, recipe, [sign * x for x in (0.5, 0.6) * 3])
     assert told((0.7, 0.8), runs)[0] == []
@@ -285,14 +283,16 @@ def test_who_leads_elsewhere_is_told(task):
             for run, value in zip(runs, tests, strict=True)
         ]
         (caveat,), _ = told((0.7, 0.8), again)
-        assert caveat.startswith("On test another one leads: matrix")
+        assert caveat.startswith("On test another one leads in the finals: matrix")
         assert caveat.endswith(f"of the first, {worth}.")
     # Who was in no finals may lead there all the same.
     third = samples.record(9, samples.variants()[2], sign * 0.1, how=recipe)
     third = third.model_copy(update={"metrics": {name: sign * 0.95}})
-    (caveat,), _ = told((0.7, 0.8), [*again, third])
-    assert f"{text.score(sign * 0.95)} against" in caveat
-    assert caveat.endswith("of the first, by one run of a variant that was not in the finals.")
+    (_, caveat), _ = told((0.7, 0.8), [*again, third])
+    assert caveat.startswith("On test another one leads in the search, by one run each: ")
+    assert caveat.endswith(
+        f"{text.score(sign * 0.95)} against {text.score(sign * 0.8)} of the first."
+    )
 
 
 def test_trials_that_ended_alike_are_told_as_one():
@@ -308,15 +308,17 @@ def test_trials_that_ended_alike_are_told_as_one():
     ]
     records += [failed(20, "failed", "no room: 1.50 GB"), failed(21, "failed", "no room: 12 GB")]
     records += [failed(22, "failed", "no room for 12 GB"), failed(23, "diverged", "why")]
+    records += [failed(24, "failed", "off by 1e-05"), failed(25, "failed", "off by 2.5e-07")]
     assert [(f.state, f.reason, f.numbers) for f in failures(records)] == [
         ("diverged", "the loss was nan at step 11 to 30 of 100", (*range(20),)),
         ("failed", "no room: 1.50 to 12 GB", (20, 21)),
+        ("failed", "off by 2.5e-07 to 1e-05", (24, 25)),
         ("failed", "no room for 12 GB", (22,)),
         ("diverged", "why", (23,)),
     ]
     assert sentences.endings(records).endswith(
         "21 diverged: the loss was nan at step 11 to 30 of 100, and 1 more reason. "
-        "3 failed: no room: 1.50 to 12 GB, and 1 more reason."
+        "5 failed: no room: 1.50 to 12 GB, and 2 more reasons."
     )
 
 

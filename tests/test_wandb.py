@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import study_samples as samples
@@ -17,9 +20,11 @@ from wandb_server import ENTITY, Server, serving
 
 from miras_search import finals, pareto, wandb_log
 from miras_search.folder import StudyFolder
+from miras_search.plan import plan
 from miras_search.registry import CHOICES
 from miras_search.report import sentences
 from miras_search.report.leaderboard import best_per_variant, rows, variant_of
+from miras_search.trial import Pruned
 
 STUDY = Path(wandb_study.__file__)
 
@@ -246,8 +251,40 @@ def test_tables_are_written_where_they_are_missing_or_behind(tmp_path: Path) -> 
     assert made()
 
 
+@pytest.mark.parametrize(
+    ("error", "state", "code"),
+    [
+        (Pruned("at step 4"), "pruned", 0),
+        (ValueError("why"), "failed", 1),
+        (KeyboardInterrupt(), None, 1),
+    ],
+)
+def test_a_trial_without_a_score_has_none_on_wandb(
+    error: BaseException, state: str | None, code: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The last score on the way would stand beside those of trials that came to their end."""
+    how, variant = samples.recipe(), samples.variants()[0]
+    told: dict[str, Any] = {"score": 0.25}
+    codes: list[int] = []
+    run = SimpleNamespace(summary=told, finish=lambda exit_code: codes.append(exit_code))
+    monkeypatch.setattr(wandb_log, "_start", lambda *given: run)
+    cost = plan(variant, how.size, 64, 64, how.task.readout)
+    spec = samples.spec(0, variant, how, str(tmp_path / "trials" / "00000"))
+    with (
+        contextlib.suppress(type(error)),
+        wandb_log.trial_run(spec, variant, how, cost),
+    ):
+        raise error
+    assert codes == [code]
+    assert told["score"] == (0.25 if state is None else None)
+    assert told.get("state") == state
+
+
 def test_what_means_nothing_to_a_variant_is_a_dash() -> None:
-    told = wandb_log.columns(samples.variants()[-1])
+    how, attention = samples.recipe(), samples.variants()[-1]
+    (row,) = rows([samples.record(0, attention, 0.5, how=how)], how)
+    assert [row[name] for name in ("memory", "bias", "algorithm")] == ["attention", "-", "-"]
+    told = wandb_log.columns(attention)
     assert told["memory"] == "attention"
     assert {told[name] for name in ("bias", "retention", "algorithm_kind")} == {"-"}
     assert not any(name.startswith("algorithm_") for name in told if name != "algorithm_kind")

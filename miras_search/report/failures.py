@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from miras_search.record import TrialRecord
 
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)

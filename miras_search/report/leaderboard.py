@@ -191,7 +191,10 @@ def _row(
         "rank": None if record.score is None else rank,
         "trial": record.number,
         "variant": str(variant),
-        **{axis: str(choice) for axis, choice in variant.choices().items()},
+        **{
+            axis: text.NONE if axis in variant.idle else str(choice)
+            for axis, choice in variant.choices().items()
+        },
         "reason": None if record.score is not None else text.reason(record),
         "test_score": score_on_test(record),
         "final_mean": finalist.mean if finalist else None,
@@ -226,11 +229,11 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     if shared:
         lines.append("All variants: " + ", ".join(f"{k}={v}" for k, v in shared.items()) + ".")
     console.print(Text("\n".join(lines)))
+    outcome = finals.standing(records, recipe)
     if entries:
-        console.print(variants_table(entries[:SHOWN], shared, console.width))
+        console.print(variants_table(entries[:SHOWN], shared, console.width, outcome))
     if len(entries) > SHOWN:
         console.print(Text(f"{len(entries) - SHOWN} more variants are in leaderboard.csv."))
-    outcome = finals.standing(records, recipe)
     if outcome is not None:
         console.print(finals_table(outcome, shared, console.width))
         console.print(Text("\n".join([*sentences.finals(outcome), *sentences.contrasts(outcome)])))
@@ -272,8 +275,14 @@ def room(width: int, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> i
     return max(10, width - 2 - sum(2 + own for own in widths))
 
 
-def variants_table(entries: Sequence[Entry], shared: Iterable[str], width: int) -> Table:
-    """Distinct variants as rows, without the side choices in `shared`, on `width` columns."""
+def variants_table(
+    entries: Sequence[Entry],
+    shared: Iterable[str],
+    width: int,
+    outcome: finals.Standing | None = None,
+) -> Table:
+    """Distinct variants as rows, without the side choices in `shared`, on `width` columns; the
+    first of the finals or, without any, of all is bold."""
     from rich.text import Text
 
     own = ("width", "mlp") if sizes_differ(entries) else ()
@@ -294,9 +303,11 @@ def variants_table(entries: Sequence[Entry], shared: Iterable[str], width: int) 
         ]
         rows.append(cells)
     left = room(width, ("#", *numbers), rows)
+    first = outcome.first.variant.digest if outcome else entries[0].variant.digest
     for entry, (place, *cells) in zip(entries, rows, strict=True):
         words = (place, text.wrapped(entry.label(shared), left), *cells)
-        table.add_row(*map(Text, words), style="bold" if place == "1" else "")
+        leads = place != text.NONE and entry.variant.digest == first
+        table.add_row(*map(Text, words), style="bold" if leads else "")
     return table
 
 

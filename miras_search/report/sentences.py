@@ -13,7 +13,7 @@ from miras_search.report import text
 from miras_search.report.failures import Failure, failures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from miras_search.finals import Contrast, Standing
     from miras_search.recipe import Recipe
@@ -169,6 +169,12 @@ def finals(outcome: Standing) -> list[str]:
         f"A variant that failed in none of {seeds} runs may still fail in up to "
         f"{unseen(seeds):.0%} of all (bound at {LEVEL:.0%}): the intervals know nothing of that."
     )
+    if others:
+        told.append(
+            f"\u00b1 is the {LEVEL:.0%} interval of a mean, for all finalists together as far as "
+            "they vary alike from seed to seed. P(first better) is the chance that one run of the "
+            "first is better than one of the other."
+        )
     for record in outcome.fallen:
         told.append(
             f"A finalist has no place: {record.state} on seed {record.seed} (trial {record.number})"
@@ -187,13 +193,13 @@ def contrasts(outcome: Standing) -> list[str]:
     return [
         *map(_contrast, outcome.contrasts),
         "These are finalists that differ in one choice, each at the best of the rates tried; the "
-        f"intervals are of {LEVEL:.0%} for all pairs of finalists together.",
+        f"intervals are of {LEVEL:.0%} for all pairs of finalists together, as far as they vary "
+        "alike from seed to seed.",
     ]
 
 
 def untold(entries: Sequence[Entry], outcome: Standing | None) -> str | None:
-    """Which choices of the first larger finals would tell of, and how to have them; None where
-    none."""
+    """Which choice of the first somewhat larger finals would tell of; None where none."""
     if outcome is None:
         return None
     first = outcome.first.variant
@@ -202,14 +208,14 @@ def untold(entries: Sequence[Entry], outcome: Standing | None) -> str | None:
         if entry.best.score is not None and (name := first.single_difference(entry.variant)):
             beside.setdefault(name, rank)
     told = {first.single_difference(finalist.variant) for finalist in outcome.finalists}
-    missing = {name: rank for name, rank in beside.items() if name not in told}
+    missing = {rank: name for name, rank in beside.items() if name not in told}
     if not missing:
         return None
-    most = max(missing.values())
+    least = min(missing)
     return (
-        f"What {text.listed(missing)} {'does' if len(missing) == 1 else 'do'} for the first is not "
-        f"shown: finals of {most} would have it beside a variant that differs in that alone "
-        f"(miras-search resume STUDY finalists={most})."
+        f"What {missing[least]} does for the first is not shown: finals of {least} would have it "
+        f"beside a variant that differs in that alone (miras-search resume STUDY "
+        f"finalists={least})."
     )
 
 
@@ -285,6 +291,10 @@ def _at_the_edge(done: Sequence[Entry]) -> list[str]:
     """Whether most variants did best at the highest or the lowest rate that was tried."""
     rates = [record.lr for entry in done for record in entry.complete]
     told = []
+    if len({*rates}) == 2:
+        told.append(
+            "Two learning rates were tried, each an edge: the best may lie beyond or between."
+        )
     for edge, word in ((max(rates), "highest"), (min(rates), "lowest")):
         tried = [entry for entry in done if {edge} < {record.lr for record in entry.complete}]
         there = sum(entry.best.lr == edge for entry in tried)
@@ -297,50 +307,53 @@ def _at_the_edge(done: Sequence[Entry]) -> list[str]:
 
 
 def _elsewhere(done: Sequence[Entry], recipe: Recipe, outcome: Standing | None) -> list[str]:
-    """Where another variant leads on the sets that decided nothing."""
+    """Where another variant leads on the sets that decided nothing: means of the finals against
+    each other, and single runs of the search."""
     from miras_search.report.leaderboard import label, shared_choices
 
-    sign = 1 if recipe.task.direction == "maximize" else -1
-    told = []
+    shared, told = shared_choices(done), []
     for split in recipe.task.at_lengths:
         metric = f"{split}/{recipe.task.metric}"
-        first, *others = _on(metric, done, recipe, outcome)
-        if first is None:
-            continue
-        known = [other for other in others if other is not None]
-        variant, theirs, worth = max(known, key=lambda one: sign * one[1], default=first)
-        if sign * theirs > sign * first[1]:
+        over = outcome and _ahead_in_finals(outcome, recipe, metric)
+        single = _ahead_in_search(done, recipe, metric, outcome)
+        where = f"On {text.held_out(split)} another one leads"
+        if over:
+            variant, theirs, ours, worth = over
             told.append(
-                f"On {text.held_out(split)} another one leads: "
-                f"{label(variant, shared_choices(done))}, {text.score(theirs)} against "
-                f"{text.score(first[1])} of the first, {worth}."
+                f"{where} in the finals: {label(variant, shared)}, {text.score(theirs)} against "
+                f"{text.score(ours)} of the first, {worth}."
+            )
+        if single and not (over and over[0].digest == single[0].digest):
+            variant, theirs, ours = single
+            told.append(
+                f"{where} in the search, by one run each: {label(variant, shared)}, "
+                f"{text.score(theirs)} against {text.score(ours)} of the first."
             )
     return told
 
 
-Held = tuple["Variant", float, str]
-"""A variant, what it has on a held-out set, and what that is worth against the first."""
+def _ahead_in_search(
+    done: Sequence[Entry], recipe: Recipe, metric: str, outcome: Standing | None
+) -> tuple[Variant, float, float] | None:
+    """Who is better by a metric of its best trial than the best trial of the first, and both."""
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    first = outcome.first.variant if outcome else done[0].variant
+    found = [(entry.variant, entry.best.metrics.get(metric)) for entry in done]
+    known = [(variant, value) for variant, value in found if value is not None]
+    ours = next((value for variant, value in known if variant.digest == first.digest), None)
+    if ours is None:
+        return None
+    variant, value = max(known, key=lambda one: sign * one[1])
+    return None if value == ours else (variant, value, ours)
 
 
-def _on(
-    metric: str, done: Sequence[Entry], recipe: Recipe, outcome: Standing | None
-) -> Iterator[Held | None]:
-    """The first by a metric, and then all others; None for each that does not have it."""
-    again = outcome and judged_by(outcome, recipe, metric)
-    if outcome is None:
-        over: list[Held | None] = []
-    elif again is None:
-        over = [None for _ in outcome.finalists]
-    else:
-        (ours,) = (f for f in again.finalists if f.runs == outcome.first.runs)
-        worth = "which does not tell them apart" if ours.tied else "which is behind it"
-        others = [f for f in again.finalists if f is not ours]
-        over = [(finalist.variant, finalist.mean, worth) for finalist in (ours, *others)]
-    yield from over
-    alone = "by one run of a variant that was not in the finals"
-    worth = "by one run each" if outcome is None else alone
-    finalists = {f.variant.digest for f in outcome.finalists} if outcome else set()
-    for entry in done:
-        if entry.variant.digest not in finalists:
-            value = entry.best.metrics.get(metric)
-            yield None if value is None else (entry.variant, value, worth)
+def _ahead_in_finals(
+    outcome: Standing, recipe: Recipe, metric: str
+) -> tuple[Variant, float, float, str] | None:
+    """Who has a better mean than the first of the finals, both means, and their worth."""
+    again = judged_by(outcome, recipe, metric)
+    if again is None or again.first.runs == outcome.first.runs:
+        return None
+    (ours,) = (f for f in again.finalists if f.runs == outcome.first.runs)
+    worth = "which does not tell them apart" if ours.tied else "which is behind it"
+    return again.first.variant, again.first.mean, ours.mean, worth
