@@ -337,7 +337,8 @@ def _lines(
     reached = {x for line in lines for x, _ in line}
     if len(reached) < 2:
         return None
-    labels = [scores.labels()[rank - 1] for rank in by_rank]
+    every = scores.labels()
+    labels = [every[rank - 1] for rank in by_rank]
 
     def fill(figure: Figure) -> None:
         axes = figure.add_subplot()

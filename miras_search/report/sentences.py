@@ -172,8 +172,8 @@ def finals(outcome: Standing) -> list[str]:
     if others:
         told.append(
             f"\u00b1 is the {LEVEL:.0%} interval of a mean, for all finalists together as far as "
-            "they vary alike from seed to seed. P is the chance that one run of the first is better "
-            "than one of the other."
+            "they vary alike from seed to seed. P is the chance that one run of the first is "
+            "better than one of the other."
         )
     for record in outcome.fallen:
         told.append(
