@@ -33,10 +33,11 @@ wheel: $(VENV)/ready
 	rm -rf build/wheel
 	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w build/wheel .
 	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/pip install -q --disable-pip-version-check -c constraints.txt torch
-	build/wheel/venv/bin/pip install -q --disable-pip-version-check -c constraints.txt build/wheel/*.whl
-	cd build/wheel && venv/bin/miras-search sweep core bytes trials=2 steps=4 evaluate=2 batch=4 \
-		finalists=1 task.eval_examples=16 wandb=offline out=study
+	build/wheel/venv/bin/pip install -q --no-compile --disable-pip-version-check \
+		-c constraints.txt torch
+	build/wheel/venv/bin/pip install -q --no-compile --disable-pip-version-check \
+		-c constraints.txt build/wheel/*.whl
+	cd build/wheel && venv/bin/miras-search show yaad && venv/bin/miras-search --version
 
 bench: $(VENV)/ready
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
