@@ -9,6 +9,7 @@ import study_samples as samples
 from miras_search.finals import standing
 from miras_search.recipe import Recipe
 from miras_search.report import equations, figures, svg, text
+from miras_search.report.html import write_report
 from miras_search.report.leaderboard import (
     best_per_variant,
 )
@@ -78,7 +79,7 @@ def test_figures_are_well_formed_and_follow_the_page():
     assert len(ids) == len(set(ids))
 
 
-def test_the_first_of_the_finals_is_in_every_figure_of_the_best():
+def test_the_first_of_the_finals_is_in_every_figure_of_the_best(tmp_path):
     """It may be far down the ranking of the search."""
     how = samples.recipe(finalists=12, seeds=3)
     searched = [
@@ -96,6 +97,9 @@ def test_the_first_of_the_finals_is_in_every_figure_of_the_best():
         assert outcome.first.variant.digest in {row["digest"] for row in drawn[name].data}
         assert "10  " in drawn[name].drawing
     assert {row["rank"] for row in drawn["variants"].data} == {*range(1, 21)}
+    folder = samples.folder(tmp_path / "study", how, records)
+    write_report(folder)
+    assert {row["rank"] for row in samples.figure_rows(folder, "curves")} == {*"12345", "10"}
     without = {p.name: p for p in figures.draw(entries, how)}
     assert {row["rank"] for row in without["curves"].data} == {*range(1, 7)}
 

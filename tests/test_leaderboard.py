@@ -6,12 +6,14 @@ import pytest
 import study_samples as samples
 from study_samples import printed
 
+from miras_search.finals import standing
 from miras_search.report import text
 from miras_search.report.leaderboard import (
     COLUMNS,
     best_per_variant,
     rows,
     shared_choices,
+    variants_table,
     write_csv,
 )
 
@@ -24,6 +26,22 @@ def test_rows_are_ranked_in_the_direction_of_the_task(how):
     assert all(row["rank"] is row["score"] is None for row in table[len(scores) :])
     assert len(table) == len(scores) + 4
     assert all(tuple(row) == COLUMNS for row in table)
+
+
+def test_who_stands_for_the_study_is_bold_on_a_terminal():
+    """The first of the finals, though another leads the search."""
+    how = samples.recipe(finalists=2, seeds=3)
+    searched = [
+        samples.record(i, v, 0.9 - i / 10, how=how) for i, v in enumerate(samples.variants())
+    ]
+    records = searched + samples.finals(searched, how, [0.4, 0.8] * 3)
+    entries = best_per_variant(records, how)[:3]
+
+    def styles(outcome):
+        return [str(row.style) for row in variants_table(entries, (), 80, outcome).rows]
+
+    assert styles(standing(records, how)) == ["", "bold", ""]
+    assert styles(None) == ["bold", "", ""]
 
 
 def test_csv_reads_back(how, tmp_path):

@@ -243,6 +243,12 @@ def test_rates_at_the_edge_are_told():
     assert high.startswith("2 of 2 variants did best at the highest learning rate tried, 0.004:")
     (low,) = told(0.3, 0.2, 0.1, 0.4, 0.2, 0.1)
     assert low.startswith("2 of 2 variants did best at the lowest learning rate tried, 0.001:")
+    # Of two rates each is an edge, whoever did best where.
+    two = [
+        samples.record(i, v, 0.5 + i / 10, lr=1e-3 * (i + 1)) for i, v in enumerate((first, second))
+    ]
+    said = " ".join(sentences.caveats(best_per_variant(two, recipe), recipe))
+    assert "Two learning rates were tried, each an edge" in said
     one_rate = [samples.record(0, first, 0.9), samples.record(1, second, 0.8)]
     assert "rate tried" not in " ".join(
         sentences.caveats(best_per_variant(one_rate, recipe), recipe)
