@@ -1,6 +1,7 @@
 """The figures and equations of a report, from records made by hand."""
 
 import math
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -71,6 +72,8 @@ def test_figures_are_well_formed_and_follow_the_page():
         assert root.get("aria-label") == picture.title
         ids += [element.get("id") for element in root.iter() if element.get("id")]
         assert "currentColor" in picture.svg
+        # Alone it has the page behind it, wherever it is put.
+        assert re.search(rf'patch_1">\s*<path [^>]*fill: {svg.PAGE}', picture.drawing)
         assert "DejaVu" not in picture.svg
         assert "font-face" not in picture.svg
         assert not any(math.isnan(float(v)) for v in root.get("viewBox").split())
