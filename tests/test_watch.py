@@ -24,6 +24,8 @@ from miras_search.finals import standing
 from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
 from miras_search.record import Point
+from miras_search.report import sentences
+from miras_search.report.leaderboard import best_per_variant
 from miras_search.study import Study
 from miras_search.trial import TrialSpec, outcome
 from miras_search.watch import Settings, Watched, watch
@@ -103,6 +105,9 @@ def test_it_is_complete_when_there_is_nothing_more_to_ask(tmp_path: Path) -> Non
         outcome = standing(records, study.folder.recipe)
         assert outcome is not None
         assert f"{outcome.first.mean:.4f}" in told
+        entries = best_per_variant(records, study.folder.recipe)
+        verdict = sentences.verdict(entries, outcome, study.folder.recipe)
+        assert verdict in " ".join(told.split())
 
 
 def test_the_journal_is_an_optuna_study(tmp_path: Path) -> None:
