@@ -28,16 +28,16 @@ format: $(VENV)/ready
 docs: $(VENV)/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
-# The wheel in an environment of its own, with all that it requires and away from this folder.
-wheel: $(VENV)/ready
+# The wheel in an environment that holds what it requires and nothing else, away from this folder.
+CLEAN := build/wheel/venv
+wheel:
 	rm -rf build/wheel
-	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w build/wheel .
-	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/pip install -q --no-compile --disable-pip-version-check \
-		-c constraints.txt torch
-	build/wheel/venv/bin/pip install -q --no-compile --disable-pip-version-check \
-		-c constraints.txt build/wheel/*.whl
-	cd build/wheel && venv/bin/miras-search show yaad && venv/bin/miras-search --version
+	$(PYTHON) -m venv --clear $(CLEAN)
+	$(CLEAN)/bin/pip wheel -q --disable-pip-version-check --no-deps -w build/wheel .
+	$(CLEAN)/bin/pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(CLEAN)/bin/pip install -q --disable-pip-version-check -c constraints.txt build/wheel/*.whl
+	cd build/wheel && $(abspath $(CLEAN))/bin/miras-search show yaad
+	cd build/wheel && $(abspath $(CLEAN))/bin/miras-search --version
 
 bench: $(VENV)/ready
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'

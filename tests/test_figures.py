@@ -3,13 +3,14 @@
 import math
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 import study_samples as samples
 
 from miras_search.finals import standing
 from miras_search.recipe import Recipe
-from miras_search.report import equations, figures, svg, text
+from miras_search.report import equations, figures, marks, svg, text
 from miras_search.report.html import write_report
 from miras_search.report.leaderboard import (
     best_per_variant,
@@ -142,3 +143,32 @@ def test_a_name_in_a_figure_is_text():
         figure.add_subplot().set_title('<script>$\\frac$ & "x"')
         found = ET.fromstring(svg.drawn(figure, "a", '"<b>'))
     assert any(element.text == '<script>$\\frac$ & "x"' for element in found.iter())
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([16, 64, 256, 1024], [16, 64, 256, 1024]),
+        ([1000, 1003, 1011], [1000, 1003, 1011]),
+        ([1000, 1001, 1011], [1000, 1010]),
+        ([*range(1003, 2017, 13)], None),
+        ([*range(10, 100_000, 977)], [10, 100, 1000, 10_000, 100_000]),
+        ([512], [512]),
+    ],
+)
+def test_a_logarithmic_axis_has_ticks_that_can_be_told_apart(values, ticks):
+    with svg.canvas(2) as figure:
+        axes = figure.add_subplot()
+        axes.scatter(values, values)
+        marks.log_axis(axes, values, "{:g}".format)
+        figure.draw_without_rendering()
+        low, high = axes.get_xlim()
+        shown = [t for t in axes.xaxis.get_major_ticks() if low <= t.get_loc() <= high]
+        boxes = sorted(t.label1.get_window_extent().extents.tolist() for t in shown)
+    at = [t.get_loc() for t in shown]
+    assert all(a[2] < b[0] for a, b in pairwise(boxes)), "names that overlap"
+    assert len(at) >= min(2, len(values))
+    # What is no value is a number that can be read.
+    assert all(x in values or float(f"{x:.3g}") == x for x in at)
+    if ticks:
+        assert at == pytest.approx(ticks)

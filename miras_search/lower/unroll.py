@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TILES = (16, 64)
 """Fewest and most tokens that are moved and read together."""
-ENTRIES = 2**16
+ENTRIES = 2**17
 """Of the states that are formed together, if there can be as few."""
 
 Slots = list["Tensor"]

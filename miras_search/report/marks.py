@@ -72,7 +72,8 @@ def log_axis(
     if all(b / a >= near for a, b in pairwise(ordered)):
         axes.set_xticks(ordered)
     elif high < low * base**2:  # no two powers to put ticks at
-        axes.set_xticks([float(f"{tick:.3g}") for tick in (low, math.sqrt(low * high), high)])
+        round_ones = {float(f"{tick:.3g}") for tick in (low, math.sqrt(low * high), high)}
+        axes.set_xticks(sorted(round_ones))
 
 
 def annotate(

@@ -290,3 +290,10 @@ def close(
         atol=tolerance * scale + slack,
         msg=lambda m: f"{what}: {m}",
     )
+
+
+def numerical(function: Callable[..., Tensor], values: list[Tensor], eps: float) -> bool:
+    """Whether the gradients of a function in float64 are differences over steps of `eps`."""
+    return torch.autograd.gradcheck(
+        function, values, fast_mode=True, eps=eps, raise_exception=False
+    )
