@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from errno import EACCES, EDQUOT, EEXIST, EFBIG, EISDIR, ENOSPC, ENOTDIR, EPERM, EROFS
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -50,6 +51,9 @@ MANY = {
 }
 """Arguments of any number, and what one of them is."""
 
+OF_FILES = {EACCES, EPERM, EEXIST, EISDIR, ENOTDIR, EROFS, ENOSPC, EDQUOT, EFBIG}
+"""What users can do something about: rights, something else in the way, no room."""
+
 SHOWN = 20
 """Variants, and reasons, that `plan` prints."""
 
@@ -73,12 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return 2
-    except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        print(f"error: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in OF_FILES:
+            raise
+        where = error.filename2 or error.filename
+        print(f"error: {f'{where}: ' if where else ''}{error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped: run it again to go on", file=sys.stderr)
         return 130

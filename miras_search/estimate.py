@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from statistics import mean
 from typing import TYPE_CHECKING
 
 from miras_search import reach
 from miras_search.errors import UserError
+from miras_search.executor import cores
 from miras_search.study import total_finals, total_trials
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def seconds(space: Space, recipe: Recipe) -> float:
     """
     import torch
 
-    workers = recipe.workers or os.cpu_count() or 1
+    workers = recipe.workers or max(1, cores() // recipe.devices)
     trials = total_trials(space, recipe) + total_finals(space, recipe)
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    torch.set_num_threads(max(1, cores() // workers))
     try:
         each = mean(_trial_seconds(*found) for found in reach.sample(space, recipe, SAMPLED))
     finally:

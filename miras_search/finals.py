@@ -218,9 +218,10 @@ def kept(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:
 def candidates(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:
     """The best trial of the search, and the best of each finalist: a study may be resumed with more
     trials or more seeds, and another may win."""
-    sign = 1 if recipe.task.direction == "maximize" else -1
+    sign, records = 1 if recipe.task.direction == "maximize" else -1, list(records)
     found: dict[tuple[str, float], TrialRecord] = {}
-    for record in records:
+    # Ties by number, in whatever order they came: only the weights of these are kept.
+    for record in sorted(records, key=lambda record: record.number):
         if record.phase == "finals" and record.score is not None:
             own = found.setdefault((record.digest, record.lr), record)
             if sign * record.score > sign * (own.score or 0.0):

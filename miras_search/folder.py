@@ -64,15 +64,24 @@ class StudyFolder:
         """The study for this process alone, until the file is closed.
 
         Raises:
-            UserError: another process has it.
+            UserError: another process has it, or it cannot be locked.
         """
         lock = self.lock_file.open("w")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            take(lock, fcntl.LOCK_EX, f"{self.path}: another sweep is running in it")
+        except UserError:
             lock.close()
-            raise UserError(f"{self.path}: another sweep is running in it") from None
+            raise
         return lock
+
+    @property
+    def taken(self) -> bool:
+        """Whether something lies there that is no study, nor what a sweep that was killed had
+        written before one began."""
+        if not self.path.is_dir():
+            return self.path.exists()
+        ours = {self.space_file, self.recipe_file, self.warm_start_file, self.lock_file}
+        return any(f not in ours and f.name[0] != "." for f in self.path.iterdir())
 
     @property
     def study_file(self) -> Path:
@@ -163,6 +172,21 @@ class StudyFolder:
         """The records of all finished trials by number."""
         files = sorted((self.path / "trials").glob(f"*/{RECORD}"))
         return [TrialRecord.read(file) for file in files]
+
+
+def take(lock: IO[str], kind: int, held: str) -> None:
+    """Lock an open file.
+
+    Raises:
+        UserError: another process has it (the message is `held`), or its file system has no locks.
+    """
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(held) from None
+    except OSError as error:
+        why = f"{error.strerror}: expected a file system with locks (flock)"
+        raise UserError(f"{lock.name}: cannot be locked: {why}") from None
 
 
 def ranked(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:

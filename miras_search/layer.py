@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Any, Literal, TypeVar, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,9 +20,6 @@ from miras_search.lower.surprise import surprise as of_call
 from miras_search.plan import choose_lowering
 from miras_search.variant import Variant
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 Lowering = Literal["auto", "reference", "chunked", "compiled", "recomputed"]
 
 _RUN = {
@@ -31,6 +30,37 @@ _RUN = {
 }
 
 
+R = TypeVar("R")
+
+
+def _learning(function: Callable[..., R]) -> Callable[..., R]:
+    """The same function where it is called in inference mode: a memory takes gradients there too,
+    of which some versions of torch make zeros."""
+
+    @wraps(function)
+    def call(*arguments: Any, **named: Any) -> R:
+        if not torch.is_inference_mode_enabled():
+            return function(*arguments, **named)
+        with torch.inference_mode(False), torch.no_grad():
+            known = {name: _recordable(x) for name, x in named.items()}
+            return function(*map(_recordable, arguments), **known)
+
+    return call
+
+
+def _recordable(x: Any) -> Any:
+    """What autograd may keep: copies of tensors that were made in inference mode."""
+    match x:
+        case Tensor():
+            return x.clone() if x.is_inference() else x
+        case Mapping():
+            return {name: _recordable(part) for name, part in x.items()}
+        case State():
+            return State(_recordable(x.tensors), x.position)
+    return x
+
+
+@_learning
 def memorize(
     variant: Variant,
     q: Float[Tensor, "B T H K"],
@@ -118,6 +148,7 @@ def recall(
     return y.transpose(1, 2)[:, writes - 1 :: writes]
 
 
+@_learning
 def surprise(
     variant: Variant,
     k: Float[Tensor, "B T H K"],

@@ -159,7 +159,8 @@ def features_are_wider_than_values(variant: Variant) -> str | None:
 
 @rule
 def memory_can_leave_its_start(variant: Variant) -> str | None:
-    """A zero of the gradient is a start that is never left."""
-    if variant.initial_memory == "zero" and not (variant.memory.grows or variant.learns_from_zero):
+    """A zero of the gradient is a start that is never left; where a mirror map shows something else
+    than zero, all hidden units begin alike and stay so."""
+    if variant.initial_memory == "zero" and not getattr(variant.memory, "learns_from_zero", True):
         return f"{variant.memory.kind} started at zero has a matrix without a gradient"
     return None

@@ -17,7 +17,7 @@ import optuna
 
 from miras_search import finals
 from miras_search.errors import UserError, dotted
-from miras_search.folder import RECORD, WEIGHTS, StudyFolder
+from miras_search.folder import RECORD, WEIGHTS, StudyFolder, take
 from miras_search.recipe import Recipe
 from miras_search.replay import numbers
 from miras_search.report import text
@@ -101,11 +101,8 @@ def _at_rest(folder: StudyFolder) -> Iterator[None]:
         yield
         return
     with folder.lock_file.open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            told = "a sweep is running in it: expected a study that has ended or was stopped"
-            raise UserError(f"{folder.path}: {told}") from None
+        told = "a sweep is running in it: expected a study that has ended or was stopped"
+        take(lock, fcntl.LOCK_SH, f"{folder.path}: {told}")
         yield
 
 

@@ -42,14 +42,15 @@ def choose_lowering(variant: Variant, asked: Lowering = "auto") -> Choice:
         return Choice(asked, "it was asked for")
     if variant.memory.grows:
         return Choice("chunked", "all tokens attend at once through scaled_dot_product_attention")
-    if not variant.affine:
+    solved = variant.affine and variant.has_causal_coefficients
+    if not solved:
         if asked == "recomputed":
             return Choice(asked, "the backward pass computes every chunk again, for less memory")
         if asked == "compiled" and variant.has_causal_coefficients:
             return Choice(asked, "whole chunks go through torch.compile")
     if variant.gradient_is_constant:
         return Choice("chunked", "the gradient never looks at the memory: any chunk is exact")
-    if variant.affine:
+    if solved:
         return Choice("chunked", "the gradients of a tile of tokens solve one triangular system")
     if variant.chunk > 1:
         return Choice(

@@ -37,6 +37,9 @@ from miras_search.yaml_file import Document, Override, dump
 if TYPE_CHECKING:
     from miras_search.layer import Lowering
 
+RUNNING = ("accelerator", "compile", "recompute", "wandb", "weights")
+"""How one trial is run, which decides no result of it."""
+
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Named = Annotated[str, Field(min_length=1)]
@@ -271,7 +274,7 @@ class Recipe(BaseModel, frozen=True):
         """Plain values of the fields that decide the result of a trial."""
         running = {"name", "trials", "finalists", "seeds", "sampler", "warm_start", "pruner"}
         running |= {"objectives", "executor", "address", "workers"}
-        running |= {"accelerator", "wandb", "weights", "out", "compile", "recompute"}
+        running |= {"out", *RUNNING}
         # Without these a study has the digest that it had before there were such.
         running |= {"match"} if self.match is None else set()
         running |= {"devices"} if self.devices == 1 else set()

@@ -37,7 +37,8 @@ def replay(folder: StudyFolder, number: int, console: Console) -> bool:
             console.print(f"{name} was {then} and is {now}")
     again = _again(record, console)
     for one, told in ((record, "recorded"), (again, "replayed")):
-        console.print(f"{told}: {one.state} {text.score(one.score)}")
+        why = f": {one.reason}" if one.reason else ""
+        console.print(f"{told}: {one.state} {text.score(one.score)}{why}")
     same = numbers(again) == numbers(record)
     console.print("The same to the last digit." if same else "Not the same.")
     return same

@@ -19,6 +19,7 @@ from miras_search import finals, pareto, pruning, reach, samplers, wandb_log, wa
 from miras_search.errors import UserError
 from miras_search.folder import WEIGHTS, StudyFolder
 from miras_search.interrupts import CTRL_C
+from miras_search.recipe import RUNNING
 from miras_search.record import write_whole
 from miras_search.report.leaderboard import write_csv
 from miras_search.samplers.base import COSTS, SPEC, Exhausted
@@ -69,28 +70,32 @@ class Study:
         name = study_name(space, recipe)
         folder = StudyFolder(Path(recipe.out or Path("runs") / name))
         asked = {"space": space.digest, "recipe": recipe.digest}
-        if folder.study_file.is_file():
-            differing = [key for key, digest in asked.items() if folder.identity[key] != digest]
-            if differing:
-                raise UserError(
-                    f"{folder.path}: holds the study of another {' and '.join(differing)}: "
-                    "expected the same, or another folder in out="
-                )
-            if recipe.warm_start != (begun := folder.recipe.warm_start):
-                told = f"began with warm_start={flow([*begun])}: expected the same"
-                raise UserError(f"{folder.path}: {told}, or another folder in out=")
-        elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-            raise UserError(f"{folder.path}: is taken: expected a new folder or a study's in out=")
-        else:
+        if not folder.study_file.is_file():
+            if folder.taken:
+                told = "is taken: expected a new folder or a study's in out="
+                raise UserError(f"{folder.path}: {told}")
+            sources = _sources(recipe)
             # One study run in two folders must be two groups on wandb.
             unique = f"{name}-{secrets.token_hex(3)}"
-            sources = _sources(recipe)
             try:
-                if sources:
-                    warm_start.write(folder.warm_start_file, sources)
-                folder.create({"name": name, "id": unique, **asked}, space, recipe)
+                folder.path.mkdir(parents=True, exist_ok=True)
+                with folder.lock():
+                    # Another sweep may have been quicker.
+                    if not folder.study_file.is_file():
+                        if sources:
+                            warm_start.write(folder.warm_start_file, sources)
+                        folder.create({"name": name, "id": unique, **asked}, space, recipe)
             except OSError as error:
                 raise UserError(f"{folder.path}: cannot be written: {error.strerror}") from None
+        differing = [key for key, digest in asked.items() if folder.identity[key] != digest]
+        if differing:
+            raise UserError(
+                f"{folder.path}: holds the study of another {' and '.join(differing)}: "
+                "expected the same, or another folder in out="
+            )
+        if recipe.warm_start != (begun := folder.recipe.warm_start):
+            told = f"began with warm_start={flow([*begun])}: expected the same"
+            raise UserError(f"{folder.path}: {told}, or another folder in out=")
         return cls(folder, recipe)
 
     def __enter__(self) -> Study:
@@ -188,6 +193,10 @@ class Study:
     def hear(self, number: int, point: Point) -> str | None:
         """Take an evaluation of a running trial; why the trial shall stop there, if it shall."""
         _, trial = self._live[number]
+        known = trial.storage.get_trial(trial._trial_id)
+        # One that runs again went on here before, or has a result that the journal keeps.
+        if known.state.is_finished() or point.step < (known.last_step or 0):
+            return None
         _report(trial, [point])
         if point.step >= self.recipe.steps or not trial.should_prune():
             return None
@@ -271,16 +280,24 @@ class Study:
         number = self.asked
         spec = TrialSpec(
             number=number,
-            folder=str(self.folder.trial(number).absolute()),
-            cwd=str(Path.cwd()),
             study=self.folder.identity["id"],
             space=self.space.to_yaml(),
-            wandb=wandb_log.mode(self.recipe.wandb),
-            **what,
+            **what | self._here(number, what["recipe"]),
         )
         trial.set_user_attr(SPEC, spec.model_dump_json())
         self._live[number] = (spec, trial)
         return spec
+
+    def _here(self, number: int, recipe: dict[str, Any]) -> dict[str, Any]:
+        """Where and how a trial runs, in the fields of its spec: the folder may have been moved
+        since it was given out, and the study resumed in another way."""
+        now = self.recipe.to_dict()
+        return {
+            "folder": str(self.folder.trial(number).absolute()),
+            "cwd": str(Path.cwd()),
+            "wandb": wandb_log.mode(self.recipe.wandb),
+            "recipe": recipe | {name: now[name] for name in RUNNING},
+        }
 
     def _resume(self) -> None:
         """Take up what an earlier process left, told or not."""
@@ -301,9 +318,7 @@ class Study:
                     study.tell(old.number, state=TrialState.FAIL)
                 continue
             spec = TrialSpec.model_validate_json(old.user_attrs[SPEC])
-            # The folder may have been moved since.
-            here = str(self.folder.trial(spec.number).absolute())
-            spec = spec.model_copy(update={"folder": here})
+            spec = spec.model_copy(update=self._here(spec.number, spec.recipe))
             if spec.phase == "finals":
                 digest = Variant.from_dict(spec.variant).digest
                 self._finals.add((digest, spec.lr, spec.seed))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from miras_search import reach, wandb_log
 from miras_search.errors import UserError
-from miras_search.executor import check_cluster, set_up_ray
+from miras_search.executor import check_cluster, cores, set_up_ray
 from miras_search.folder import StudyFolder
 from miras_search.report import text
 from miras_search.report.differences import differences
@@ -65,7 +64,7 @@ def preflight(recipe: Recipe) -> None:
         gpus = 0 if recipe.accelerator == "cpu" else torch.accelerator.device_count()
         if recipe.accelerator == "gpu" and not gpus:
             raise UserError("accelerator: gpu, but torch finds none on this machine")
-        found, kind = (gpus, "GPU") if gpus else (os.cpu_count() or 1, "CPU")
+        found, kind = (gpus, "GPU") if gpus else (cores(), "CPU")
         if found < recipe.devices:
             has = text.many(found, kind)
             raise UserError(f"devices: {recipe.devices}, but this machine has {has}")
@@ -83,8 +82,7 @@ def _execute(study: Study, console: Console) -> None:
         else:
             from miras_search.executor import local
 
-            cores = max(1, (os.cpu_count() or 1) // recipe.devices)
-            local.execute(study, recipe.workers or cores, view)
+            local.execute(study, recipe.workers or max(1, cores() // recipe.devices), view)
 
 
 def _conclude(study: Study, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -24,6 +25,8 @@ from miras_search.record import Ending, Phase, Point, TrialRecord
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, of a quota and of a limit on files."""
 PACKAGES = ("miras-search", "torch", "lightning", "numpy")
 """What may change a trial's numbers."""
 
@@ -63,8 +66,14 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
     Whoever is told a point may raise `Pruned`: the training ends there. A trial that diverges, runs
     out of memory or raises is recorded with its reason. KeyboardInterrupt is passed on: an
     interrupted trial has no record.
+
+    Raises:
+        OSError: there is no room for what was found, and so no record: the trial can run again.
     """
-    began, found = time.monotonic(), {"started": datetime.now(UTC).isoformat(timespec="seconds")}
+    import torch
+
+    began = time.monotonic()
+    found: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     curve: list[Point] = []
 
     def keep(point: Point) -> None:
@@ -80,10 +89,21 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
     state, reason = "complete", None
     try:
         with ranks.crew(spec, spec.recipe.get("devices", 1), close) as rank:
+            found["threads"] = torch.get_num_threads()
             found |= _train(spec, keep, rank)
     except Exception as error:
+        if is_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), spec.folder) from error
         state, reason = ended(error)
     return close(state, reason)
+
+
+def is_full(error: Exception | None) -> bool:
+    """Whether a disk or a quota is full, or a file grew larger than files may be."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    # As safetensors tells it.
+    return any(f"(os error {code})" in str(error) for code in FULL)
 
 
 def follow(spec: TrialSpec, rank: ranks.Rank) -> tuple[Ending, str] | None:
@@ -144,7 +164,6 @@ def versions() -> dict[str, str]:
 def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank) -> dict[str, Any]:
     """Fit, evaluate on every held-out set, save; what the record says of a complete trial."""
     import lightning.pytorch as pl
-    import torch
 
     from miras_search import checkpoint, wandb_log
     from miras_search.lit import Diverged, MemoryModule, TaskData
@@ -160,6 +179,8 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank)
     task = recipe.task
     compiling = compiled.seconds()
     cost = plan(variant, recipe.size, task.vocabulary, task.length, task.readout, recipe.lowering)
+    if cost.lowering == "compiled":
+        compiled.begin(variant.digest)
     with (
         warnings.catch_warnings(),
         wandb_log.trial_run(spec, variant, recipe, cost) as log,
@@ -237,5 +258,4 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank)
         "tokens": module.tokens,
         "compile_seconds": compiled.seconds() - compiling,
         "device": str(module.device),
-        "threads": torch.get_num_threads(),
     }

@@ -163,11 +163,6 @@ class Variant(BaseModel, frozen=True):
         return Dot()
 
     @property
-    def learns_from_zero(self) -> bool:
-        """Whether every matrix of a parametric memory has a gradient at a state of zero."""
-        return getattr(self.memory, "learns_from_zero", False) or not self.retention.shows_zero
-
-    @property
     def gradient_is_constant(self) -> bool:
         """Whether the inner gradient is the same whatever the memory holds."""
         return self.memory.linear and not self.written.uses_prediction

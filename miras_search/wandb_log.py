@@ -168,6 +168,10 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
         log.ended(state, reason)
         log.close(exit_code=0 if state == "pruned" else 1)
         raise
+    except SystemExit:  # as Ray ends a trial that it was told to stop
+        log.ended("pruned", "its score was not among the best")
+        log.close(exit_code=0)
+        raise
     except BaseException:
         log.close(exit_code=1)
         raise

@@ -344,7 +344,7 @@ def test_an_accelerator_that_is_not_there_is_said(tmp_path: Path) -> None:
 def test_devices_that_are_not_there_are_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("miras_search.sweep.cores", lambda: 3)
     for executor in ("local", "ray"):
         how = ("devices=4", "batch=4", "accelerator=cpu", f"executor={executor}")
         done = run("sweep", *write(tmp_path), *how, cwd=tmp_path)

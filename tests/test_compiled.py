@@ -8,13 +8,15 @@ import torch
 from torch._dynamo.backends.common import aot_autograd
 
 from miras_search.layer import memorize
-from miras_search.lower.compiled import compiled, failures, seconds
+from miras_search.lower.compiled import MODELS, begin, compiled, failures, seconds
 from miras_search.plan import choose_lowering
 from miras_search.testing import close, make_inputs, run
 from miras_search.variant import Variant
 
 MOMENTUM = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
 MIRROR = {"memory": "mlp", "bias": "huber", "retention": "kl", "algorithm": "gd"}
+ROWS = {"memory": "matrix", "bias": "l2", "retention": {"kind": "l2", "per": "channel"}}
+ROWS |= {"algorithm": "gd"}
 MUON = MIRROR | {"algorithm": "muon"}
 
 
@@ -39,6 +41,29 @@ def test_compiled_is_chunked(axes, caplog):
         close(two.state[name], x, name, 1e-10)
     for name, x in (one.gradients or {}).items():
         close((two.gradients or {})[name], x, f"gradient of {name}", 1e-8)
+
+
+def test_many_models_are_compiled_one_after_another(monkeypatch):
+    """Where a process would have compiled too much, what is old is forgotten; of models that come
+    again nothing is."""
+    forgotten = []
+    monkeypatch.setattr(torch._dynamo, "reset", lambda: forgotten.append(True))
+    monkeypatch.setattr("miras_search.lower.compiled._MODELS", set())
+    for model in ("a", "b") * 20:
+        begin(model)
+    assert not forgotten
+    for model in range(2 * MODELS):
+        begin(str(model))
+    assert len(forgotten) == 2
+
+
+def test_a_process_without_memory_still_compiles():
+    def full(x):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        compiled(full)(torch.ones(1))
+    assert not failures()
 
 
 def test_what_cannot_be_compiled_runs_as_it_is(monkeypatch, caplog):
@@ -85,6 +110,9 @@ def test_a_fault_of_the_function_itself_is_raised():
         ("auto", MUON, "reference"),
         ("auto", MIRROR, "reference"),
         ("auto", MOMENTUM | {"retention": {"kind": "l2", "per": "channel"}}, "reference"),
+        ("auto", ROWS | {"algorithm": {"kind": "gd", "per": "input"}}, "reference"),
+        ("auto", ROWS, "chunked"),
+        ("recomputed", ROWS | {"algorithm": {"kind": "gd", "per": "input"}}, "recomputed"),
         ("reference", MOMENTUM | {"chunk": 4}, "reference"),
         ("compiled", MOMENTUM, "compiled"),
         ("compiled", MIRROR | {"chunk": 4}, "compiled"),

@@ -23,7 +23,7 @@ import pytest
 from study_files import write
 
 import miras_search
-from miras_search import cli, identities, reach, registry
+from miras_search import cli, identities, reach, registry, samplers
 from miras_search.benchmark.simulate import Settings
 from miras_search.errors import UserError
 from miras_search.identities import IDENTITIES
@@ -32,6 +32,7 @@ from miras_search.parsing import model as parsed
 from miras_search.recipe import Recipe, load_pair
 from miras_search.size import Match, Size
 from miras_search.space import Space
+from miras_search.study import total_trials
 from miras_search.variant import Variant
 from miras_search.yaml_file import Override, flow
 
@@ -105,9 +106,12 @@ def test_blocks_run(file, folder, monkeypatch, capsys):
     model = Backbone(Space.load("core").sample(random.Random(0)), Size(width=16), vocabulary=256)
     load = miras_search.load
     monkeypatch.setattr(miras_search, "load", lambda of: load(of) if Path(of).exists() else model)
-    printed = ""
+    printed, wrong = "", False
     for language, line, text in blocks(file):
         first = text.partition("\n")[0]
+        # Where a command fails, what it says is shown.
+        assert not wrong or text.startswith("error:"), (line, printed)
+        wrong = False
         match language:
             case "yaml" if named := re.search(r"saved as (\S+)$", first):
                 Path(named[1]).write_text(text)
@@ -126,10 +130,11 @@ def test_blocks_run(file, folder, monkeypatch, capsys):
                 assert {name for name, *_ in called} == {"miras-search"}, line
                 codes = [cli.main(arguments) for _, *arguments in called]
                 printed = "".join(capsys.readouterr())
-                assert "error:" in printed or not any(codes), (line, codes, printed)
+                wrong = any(codes)
             case "text" if printed:
                 assert not missing(text, printed), (line, missing(text, printed), printed)
                 printed = ""
+    assert not wrong, printed
 
 
 LONG = [
@@ -199,7 +204,10 @@ def read(words: list[str]) -> None:
             space = given.get("space") or given.get("variant") or "core"
             if "overrides" in given:
                 space = "yaad" if space.startswith("runs/") else space  # a study's best
-                load_pair(space, given.get("recipe", "bytes"), given["overrides"])
+                pair = load_pair(space, given.get("recipe", "bytes"), given["overrides"])
+                if arguments[0] == "sweep" and reach.uncountable(*pair):
+                    assert total_trials(*pair)
+                assert samplers.find(pair[1].sampler).learns or not pair[1].warm_start
             if "replays" in given:
                 changes = [Override.parse(text) for text in given["replays"]]
                 parsed(Settings, {change.path[0]: change.value for change in changes})
@@ -228,6 +236,15 @@ def fields(cls) -> dict[str, str]:
         if isinstance(default, str | int | float | tuple | None):
             found[name] = flow([*default] if isinstance(default, tuple) else default)
     return found
+
+
+def test_what_a_resume_may_change_is_listed():
+    (told,) = re.findall(
+        r"^- A study is resumed with other (.*?)\.\s", SPACES.read_text(), re.M | re.S
+    )
+    recipe = Recipe.load("bytes")
+    free = {*recipe.to_dict()} - {*recipe.deciding()} - {"name", "out", "warm_start"}
+    assert {*re.findall(r"`(\w+)`", told)} == free - {"match", "devices"}
 
 
 @pytest.mark.parametrize("group", [*registry.CHOICES, "task"])

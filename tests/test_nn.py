@@ -372,6 +372,25 @@ def test_widths_that_do_not_divide_are_refused():
         Backbone(DEEP.replace(heads=3), SIZE, VOCABULARY)
 
 
+@pytest.mark.parametrize("algorithm", ["momentum", "newton"])
+def test_a_model_in_half_precision_keeps_its_memory_in_full(algorithm):
+    """Weights are rounded; a retention of 0.999 and what is summed up over many tokens are not."""
+    axes = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": algorithm}
+    torch.manual_seed(0)
+    layer = Mixer(Variant.from_dict(axes), 8)
+    retention = layer.cell.gates.gates[layer.cell.gates.names.index("retention")]
+    with torch.no_grad():
+        retention.bias.fill_(7.0)
+    x = torch.randn(1, 6, 8)
+    y, _ = layer(x)
+    half, state = layer.bfloat16()(x.bfloat16())
+    assert retention(x.bfloat16()).max() > 0.998
+    assert half.dtype == torch.bfloat16
+    held = {n: t for n, t in state["memory"].tensors.items() if not n.startswith("conv")}
+    assert {t.dtype for t in held.values()} == {torch.float32}
+    torch.testing.assert_close(half.float(), y, rtol=0.1, atol=0.1)
+
+
 @pytest.mark.parametrize("axes", [{"memory": "mlp", "chunk": 6}, {"memory": "matrix"}])
 def test_a_long_sequence_is_read_in_pieces(axes, monkeypatch):
     """Values, state and gradients of one piece and of several."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from errno import ENOSPC
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -196,6 +199,40 @@ def test_a_trial_that_always_dies_is_given_up(tmp_path: Path) -> None:
         assert [(r.number, r.state) for r in study.records] == [(0, "failed")]
         assert asker.suggest("next") is not None
         assert view.events[-1] == ("started", 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(RuntimeError("no such version"), "RuntimeError: no such version"), (ENOSPC, None)],
+)
+def test_what_a_worker_raises_outside_of_the_training_is_told_at_once(
+    tmp_path: Path, error: Exception | int, said: str | None
+) -> None:
+    """It would be the same again; but where there is no room, there may be later."""
+    set_up_ray(None)
+    from ray.exceptions import RayTaskError
+
+    from miras_search.executor import ray
+
+    raised = OSError(error, os.strerror(error)) if isinstance(error, int) else error
+    pair = load_pair(*write(tmp_path), [f"out={tmp_path / 'out'}", "trials=2"])
+    with Study.begin(*pair) as study:
+        asker = ray.Asker(study, Silent())  # pyright: ignore[reportArgumentType]
+        assert asker.suggest("one")
+        found = RayTaskError("_trainable", "", raised)
+        trial = SimpleNamespace(trial_id="one", get_pickled_error=lambda: found)
+        ray.Stopper(asker).on_trial_error(None, trial)  # pyright: ignore[reportArgumentType]
+        asker.on_trial_complete("one", error=True)
+        if said:
+            assert [(r.state, r.reason) for r in study.records] == [("failed", said)]
+            assert asker.suggest("two")
+        else:
+            assert not study.records
+            assert asker.suggest("two") == ray.Searcher.FINISHED
+            assert asker.full is raised
+            again = study.ask()
+            assert again
+            assert again.number == 0
 
 
 @pytest.mark.parametrize("devices", [("CPU",), ("GPU", "CPU")])

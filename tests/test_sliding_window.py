@@ -4,7 +4,9 @@ import itertools
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
 
 from miras_search.lower.attend import BLOCK
 from miras_search.memory.sliding_window import SlidingWindow
@@ -30,6 +32,16 @@ def test_blocks_are_one_mask(window):
         ):
             results.append((y, *torch.autograd.grad(y.sin().sum(), leaves)))
         torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-12)
+
+
+def test_one_token_costs_one_read_of_the_window():
+    """Not a block of queries of which one is asked for."""
+    window, width = 1024, 8
+    q, k = torch.ones(1, 1, 1, width), torch.ones(1, 1, window, width)
+    # Where kernels are not told apart, products are counted.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        SlidingWindow(window=window).read(q, k, k)
+    assert counter.get_total_flops() == 2 * 2 * window * width
 
 
 def test_a_long_piece_needs_no_square():

@@ -10,7 +10,7 @@ from miras_search import registry
 from miras_search.layer import memorize
 from miras_search.memory.base import ParametricMemory
 from miras_search.stability import caution
-from miras_search.testing import combinations, pairs, variants
+from miras_search.testing import combinations, make_inputs, pairs, variants
 from miras_search.variant import Variant
 
 TOKENS, WIDTH = 2000, 4
@@ -89,6 +89,20 @@ def test_momentum_stays_finite(momentum, chunk, order):
     for memory in ("matrix", "mlp"):
         axes = {"memory": memory, "bias": "l2", "retention": "l2", "algorithm": algorithm}
         check_finite(Variant.from_dict(axes | {"chunk": chunk}), momentum)
+
+
+@pytest.mark.parametrize("q", [2.05, 2.2, 4.0])
+def test_lq_begins_at_zero_in_single_precision(q):
+    """Where what it shows of a small state is steep, though its floor is below all such numbers."""
+    axes = {"memory": "matrix", "bias": "l2", "retention": {"kind": "lq", "q": q}}
+    variant = Variant.from_dict(axes | {"algorithm": "gd"})
+    inputs = make_inputs(variant, 5).map(lambda x: x.float())
+    x = inputs.k.requires_grad_()
+    y, _ = memorize(variant, inputs.q, x, inputs.v, inputs.gates, None)
+    (g,) = torch.autograd.grad(y.square().sum(), x)
+    assert y.isfinite().all()
+    assert g.isfinite().all()
+    assert y.abs().max() > 0
 
 
 @pytest.mark.parametrize("form", [{"q": 4.0}, {"form": "exact", "q": 1.5}], ids=str)

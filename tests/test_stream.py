@@ -147,9 +147,14 @@ def test_a_state_of_another_model_or_batch_is_refused():
         model(tokens_of(3).repeat(2, 1), state)
 
 
-@pytest.mark.parametrize("macro", MACROS, ids=str)
-def test_a_state_holds_nothing_of_a_long_piece(macro):
-    model = model_of(VARIANT.replace(macro=macro))
+FORMED = VARIANT.to_dict() | {"algorithm": {"kind": "muon", "window": 3}, "chunk": 64}
+
+
+@pytest.mark.parametrize(
+    "variant", [*(VARIANT.replace(macro=m) for m in MACROS), Variant.from_dict(FORMED)], ids=str
+)
+def test_a_state_holds_nothing_of_a_long_piece(variant):
+    model = model_of(variant)
     (_, state), *_ = model.stream([tokens_of(600)])
     held = [x for layer in state for part in layer.values() for x in part.tensors.values()]
     assert sum(x.untyped_storage().nbytes() for x in held) <= 8 * sum(x.nbytes for x in held)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import itertools
 import json
 import math
 import multiprocessing
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,10 +26,11 @@ from study_files import MANY, SPACE, Silent, command, results, run, write
 
 from miras_search import deaths, samplers
 from miras_search.errors import UserError
-from miras_search.executor import local
-from miras_search.folder import StudyFolder
+from miras_search.executor import cores, local
+from miras_search.folder import WEIGHTS, StudyFolder
+from miras_search.merge import merge
 from miras_search.recipe import load_pair
-from miras_search.record import TrialRecord
+from miras_search.record import Ending, Point, TrialRecord, write_whole
 from miras_search.replay import replay
 from miras_search.search.candidate import Odometer
 from miras_search.study import Study, study_name
@@ -161,16 +165,21 @@ def test_a_torn_journal_and_a_stale_lock_are_mended(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10
 
 
-def test_a_finished_trial_that_was_not_told_is_not_run_again(tmp_path: Path) -> None:
+def test_a_finished_trial_that_was_not_told_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with begin(tmp_path) as study:
         first, second = study.ask(), study.ask()
         assert first
         assert second
         outcome(first, "complete", None, score=0.9).write(study.folder.record_file(first.number))
-    with begin(tmp_path) as study:
+    # As it is run now, where this process is.
+    monkeypatch.chdir(tmp_path)
+    with begin(tmp_path, "recompute=true", "weights=all") as study:
         assert [record.number for record in study.records] == [first.number]
         again = study.ask()
-        assert again == second.model_copy(update={"cwd": os.getcwd()})
+        recipe = second.recipe | {"recompute": True, "weights": "all"}
+        assert again == second.model_copy(update={"cwd": str(tmp_path), "recipe": recipe})
         assert study.best
         assert study.best.score == 0.9
 
@@ -183,6 +192,132 @@ def test_a_trial_whose_record_was_lost_runs_again_under_its_number(tmp_path: Pat
     with begin(tmp_path) as study:
         assert [spec.number for spec in pretend(study)] == [0, 5]
         assert sorted(record.number for record in study.records) == list(range(8))
+
+
+def reached(step: int, score: float = 0.5) -> Point:
+    return Point(step=step, seconds=1.0, train_loss=1.0, score=score)
+
+
+@pytest.mark.parametrize("state", ["failed", "complete"])
+def test_a_trial_with_a_result_in_the_journal_runs_to_its_end_again(
+    tmp_path: Path, state: Ending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record is gone, and Optuna takes no more of it: it is neither told anything nor asked."""
+    with begin(tmp_path) as study:
+        spec = study.ask()
+        assert spec
+        study.hear(spec.number, reached(2))
+        score = 0.5 if state == "complete" else None
+        record = outcome(spec, state, None, score=score, curve=(reached(2),))
+        record.write(study.folder.record_file(spec.number))
+        study.tell(record)
+    study.folder.record_file(spec.number).unlink()
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda self: True)
+    with begin(tmp_path) as study:
+        assert study.ask() == spec
+        assert [study.hear(spec.number, reached(step)) for step in (2, 4)] == [None, None]
+        study.tell(outcome(spec, "complete", None, score=0.75))
+        assert [record.score for record in study.records] == [0.75]
+
+
+def test_a_trial_that_was_cut_off_is_judged_from_there_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with begin(tmp_path) as study:
+        spec = study.ask()
+        assert spec
+        assert [study.hear(spec.number, reached(step)) for step in (1, 2, 3)] == [None] * 3
+    # What Optuna looks at is the last step that it knows.
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda self: True)
+    with begin(tmp_path) as study:
+        assert study.ask()
+        found = [study.hear(spec.number, reached(step)) is not None for step in (1, 2, 3, 4)]
+    assert found == [False, False, True, True]
+
+
+def test_of_runs_that_tie_the_same_is_kept_whenever_a_study_is_opened(tmp_path: Path) -> None:
+    """Runs end in any order, and records are read by number; weights that are gone are gone."""
+    with begin(tmp_path, "trials=1", "finalists=1", "seeds=3") as study:
+        first = study.ask()
+        assert first
+        study.tell(outcome(first, "complete", None, score=0.5))
+        specs = [spec for spec in (study.ask(), study.ask(), study.ask()) if spec]
+        assert len(specs) == 3
+        for spec in (first, *specs):
+            file = study.folder.trial(spec.number) / WEIGHTS
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        for spec in specs[::-1]:
+            record = outcome(spec, "complete", None, score=1.0)
+            record.write(study.folder.record_file(spec.number))
+            study.tell(record)
+        outcome(first, "complete", None, score=0.5).write(study.folder.record_file(first.number))
+    best = study.folder.best_checkpoint.resolve()
+    assert (best / WEIGHTS).is_file()
+    with begin(tmp_path, "trials=1", "finalists=1", "seeds=3") as study:
+        assert study.folder.best_checkpoint.resolve() == best
+        assert (best / WEIGHTS).is_file()
+
+
+@pytest.mark.parametrize("written", ["space.yaml", "recipe.yaml", "study.json"])
+def test_a_study_that_was_cut_off_while_it_was_made_is_made_again(
+    tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(path: Path, text: str) -> None:
+        if path.name == written:
+            path.with_name(f".{path.name}.123").write_text(text[:3])
+            raise KeyboardInterrupt
+        write_whole(path, text)
+
+    with monkeypatch.context() as killed:
+        killed.setattr("miras_search.folder.write_whole", cut)
+        with pytest.raises(KeyboardInterrupt):
+            begin(tmp_path)
+    with begin(tmp_path) as study:
+        assert len(pretend(study)) == 8
+
+
+def test_a_study_that_another_sweep_has_just_made_is_not_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, made = StudyFolder.lock, []
+
+    def late(self: StudyFolder) -> object:
+        if not made:
+            made.append(True)
+            made.append(begin(tmp_path).folder.identity["id"])
+        return lock(self)
+
+    monkeypatch.setattr(StudyFolder, "lock", late)
+    assert begin(tmp_path).folder.identity["id"] == made[1]
+
+
+def test_a_file_system_without_locks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    study, other = begin(tmp_path), tmp_path / "other"
+    with begin(tmp_path, f"out={other}", "seed=1") as found:
+        pretend(found)
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for use in (study.__enter__, lambda: merge([other, study.folder.path], tmp_path / "both")):
+        with pytest.raises(UserError, match="lock: cannot be locked: Function not implemented"):
+            use()
+
+
+def test_a_disk_that_is_full_ends_the_sweep_and_what_it_cost_runs_again(tmp_path: Path) -> None:
+    """No file may be larger than 8 KiB, and weights are."""
+    arguments = command("sweep", *write(tmp_path), f"out={tmp_path / 'out'}", "trials=2")
+    sweep = f"ulimit -f 8; exec {shlex.join(arguments)} size.width=32"
+    done = subprocess.run(["bash", "-c", sweep], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(rf"error: {tmp_path}/out/\S+: File too large\n", done.stderr)
+    assert not results(tmp_path / "out")
+    again = run("sweep", *write(tmp_path), f"out={tmp_path / 'out'}", "trials=2", "size.width=32")
+    assert again.returncode == 0, again.stderr
+    assert [r["state"] for r in results(tmp_path / "out")] == ["complete"] * 2
 
 
 def test_a_damaged_record_is_named_with_a_way_out(tmp_path: Path) -> None:
@@ -258,6 +393,7 @@ def test_a_trial_that_was_stopped_is_replayed_to_where_it_was(
         local.execute(study, 1, Silent())
     folder = StudyFolder(tmp_path / "out")
     assert [record.state for record in folder.records()] == ["complete", "pruned"]
+    assert [record.threads for record in folder.records()] == [cores()] * 2
     assert len(folder.records()[1].curve) == 1
     assert replay(folder, 1, Console(file=io.StringIO()))
 
@@ -316,6 +452,34 @@ def test_a_killed_worker_costs_its_trial_alone(tmp_path: Path) -> None:
         killed.reason == "the worker process was killed (signal 9), and not because memory ran out"
     )
     assert killed.seconds > killed.curve[0].seconds > 0
+
+
+def test_a_worker_that_dies_idle_costs_nothing(tmp_path: Path) -> None:
+    """While the last trial of the search runs, others wait for the finals."""
+
+    class Killer(Silent):
+        def finished(self, record: TrialRecord) -> None:
+            super().finished(record)
+            if record.number == 0:
+                for child in multiprocessing.active_children():
+                    child.kill()
+                    child.join()
+
+    with begin(tmp_path, "trials=3") as study:
+        local.execute(study, 1, Killer())
+    assert [r["state"] for r in results(tmp_path / "out")] == ["complete"] * 3
+    # Killed between the look at it and the trial that it is given.
+    worker = local.Worker(1)
+    worker.process.kill()
+    worker.process.join()
+    with begin(tmp_path, "trials=4") as study:
+        spec = study.ask()
+        assert spec
+        worker.give(spec)
+        number, told = worker.hear()
+    assert isinstance(told, TrialRecord)
+    assert (number, told.state, worker.alive) == (3, "failed", False)
+    worker.stop()
 
 
 def test_whether_memory_ran_out_is_asked_of_the_kernel(

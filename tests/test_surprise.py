@@ -77,6 +77,29 @@ def test_norm_of_a_matrix_is_that_of_what_it_gives_for_the_unit_vectors(retentio
     torch.testing.assert_close(norm(variant, state), read.square().sum((1, 3)).sqrt())
 
 
+def test_of_the_least_squares_memory_it_is_the_change_of_its_solution():
+    """Not of the sum of pairs that it carries."""
+    variant = Variant.from_dict(DELTA.to_dict() | {"algorithm": "newton"})
+    inputs = make_inputs(variant, 6)
+    found, state = surprise_of(variant, inputs), None
+    units = torch.eye(inputs.k.shape[-1], dtype=inputs.k.dtype)[None, :, None].expand(2, -1, 2, -1)
+    for t in range(6):
+        one = inputs.map_tokens(lambda x, t=t: inputs.tokens(x, t, t + 1))
+        gates = {name: g.expand(-1, len(units[0]), *g.shape[2:]) for name, g in one.gates.items()}
+        solved = []
+        for when in (
+            state,
+            memorize(variant, one.q, one.k, one.v, one.gates, one.weights, state)[1],
+        ):
+            weights = inputs.weights
+            solved.append(recall(variant, units, inputs.v.shape[-1], gates, weights, when))
+            after = when
+        moved = (solved[1] - solved[0]).square().sum((1, 3)).sqrt()
+        torch.testing.assert_close(found["write"][:, t], moved)
+        state = after
+    assert norm(variant, state) is None  # its damping is of the next token
+
+
 def test_a_pair_that_is_repeated_surprises_less():
     """The delta rule at step 1 knows a unit key after one write."""
     variant = Variant.from_dict(DELTA.to_dict() | {"algorithm": {"kind": "gd", "step": 1.0}})

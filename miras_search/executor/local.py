@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from miras_search.deaths import died, killed_for_memory
 from miras_search.errors import UserError
+from miras_search.executor import cores
 from miras_search.folder import RECORD
 from miras_search.interrupts import deaf, end_with
 from miras_search.record import Point, TrialRecord
@@ -38,10 +39,13 @@ def execute(study: Study, workers: int, view: Progress) -> None:
     A worker that dies takes its trial with it: the trial is recorded as failed and another
     worker takes its place. Whatever ends this function ends the workers.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, cores() // workers)
     crew: list[Worker] = []
     try:
         while True:
+            for worker in [w for w in crew if w.spec is None and not w.process.is_alive()]:
+                crew.remove(worker)
+                worker.stop()
             idle = [worker for worker in crew if worker.spec is None]
             while (idle or len(crew) < workers) and (spec := study.ask()) is not None:
                 if not idle:
@@ -86,7 +90,8 @@ class Worker:
         """Start a trial."""
         self.spec, self.since, self.curve = spec, time.monotonic(), []
         self.kills = killed_for_memory()
-        self.connection.send(spec)
+        with suppress(OSError):  # of a dead worker `hear` tells
+            self.connection.send(spec)
 
     def answer(self, stop: str | None) -> None:
         """What follows a point: go on, or stop and why."""
@@ -94,12 +99,18 @@ class Worker:
             self.connection.send(stop)
 
     def hear(self) -> tuple[int, Point | TrialRecord]:
-        """The number of the running trial, and its next point or, at its end, its record."""
+        """The number of the running trial, and its next point or, at its end, its record.
+
+        Raises:
+            OSError: there is no room for what it found; see `trial.run`.
+        """
         assert self.spec is not None
         try:
             told = self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             told = self._lost(self.spec)
+        if isinstance(told, OSError):
+            raise told
         number = self.spec.number
         if isinstance(told, TrialRecord):
             self.spec = None
@@ -170,7 +181,7 @@ def _serve(connection: Connection, threads: int, environment: dict[str, str]) ->
 
     torch.set_num_threads(threads)
 
-    def tell(what: Point | TrialRecord) -> None:
+    def tell(what: Point | TrialRecord | OSError) -> None:
         try:
             connection.send(what)
             stop = connection.recv() if isinstance(what, Point) else None
@@ -184,4 +195,8 @@ def _serve(connection: Connection, threads: int, environment: dict[str, str]) ->
             spec = connection.recv()
         except EOFError:
             return
-        tell(run(spec, tell))
+        try:
+            record = run(spec, tell)
+        except OSError as error:
+            record = error
+        tell(record)

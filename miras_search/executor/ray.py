@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from miras_search.errors import UserError
 from miras_search.record import Point, TrialRecord
-from miras_search.trial import TrialSpec, outcome, run
+from miras_search.trial import TrialSpec, ended, is_full, outcome, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +78,8 @@ def execute(study: Study, workers: int | None, view: Progress) -> None:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         ).fit()
+    if asker.full:
+        raise asker.full
     # Whatever Ray kept there, the study has it.
     shutil.rmtree(storage, ignore_errors=True)
 
@@ -89,6 +92,8 @@ class Running:
     curve: list[Point] = field(default_factory=list)
     stop: str | None = None
     """Why it shall stop, once it shall."""
+    error: Exception | None = None
+    """What its process raised, where it did not die."""
 
 
 class Asker(Searcher):
@@ -100,9 +105,11 @@ class Asker(Searcher):
         self.running: dict[str, Running] = {}
         self.deaths: Counter[int] = Counter()
         """Of the processes of each trial."""
+        self.full: Exception | None = None
+        """No trial can write what it found: the study ends here, and goes on when there is room."""
 
     def suggest(self, trial_id: str) -> Any:
-        spec = self.study.ask()
+        spec = None if self.full else self.study.ask()
         if spec is None:
             # What runs may have to end before there is more to ask.
             return None if self.running else Searcher.FINISHED
@@ -126,7 +133,11 @@ class Asker(Searcher):
         record = self.study.folder.record(spec.number)
         if record is None and result and "record" in result:
             record = TrialRecord.model_validate_json(result["record"])
-        if record is None and running.stop is None:
+        if record is None and is_full(running.error):
+            self.full = running.error
+            self.study.give_back(spec.number)
+            return
+        if record is None and running.stop is None and running.error is None:
             self.deaths[spec.number] += 1
             if self.deaths[spec.number] < LIVES:
                 self.study.give_back(spec.number)
@@ -135,7 +146,8 @@ class Asker(Searcher):
         if record is None:
             # Ray ends a trial that it was told to stop before the trial can write its record.
             state = "failed" if running.stop is None else "pruned"
-            reason = running.stop or f"the worker process or its node died, {LIVES} times"
+            died = f"the worker process or its node died, {LIVES} times"
+            reason = running.stop or (ended(running.error)[1] if running.error else died)
             seconds = (result or {}).get("time_total_s", 0)
             record = outcome(spec, state, reason, curve=tuple(running.curve), seconds=seconds)
         record.write(self.study.folder.record_file(spec.number))
@@ -165,6 +177,12 @@ class Stopper(FIFOScheduler):
         stop = point and self.asker.hear(trial.trial_id, Point.model_validate_json(point))
         return self.STOP if stop else self.CONTINUE
 
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Ray tells the searcher that a trial failed, and not of what."""
+        error = trial.get_pickled_error()
+        if isinstance(error, RayTaskError) and trial.trial_id in self.asker.running:
+            self.asker.running[trial.trial_id].error = error.cause or error
+
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as of `Asker`."""
         return {}
@@ -173,6 +191,8 @@ class Stopper(FIFOScheduler):
 def _trainable(config: dict[str, Any]) -> None:
     import torch
 
+    # A trial that was stopped ends its log first, and the next one must not fail for that.
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "600")
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(cpus)))
     spec = TrialSpec.model_validate_json(config["spec"])

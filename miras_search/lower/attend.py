@@ -19,7 +19,7 @@ def causal(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tenso
     tokens, kept = q.shape[-2], k.shape[-2]
     if tokens == 1 or tokens == kept:
         return scaled_dot_product_attention(q, k, v, is_causal=tokens > 1, scale=scale)
-    mask = q.new_ones(tokens, kept).tril(kept - tokens).bool()
+    mask = torch.ones(tokens, kept, dtype=torch.bool, device=q.device).tril(kept - tokens)
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
@@ -36,13 +36,21 @@ def windowed(
     """
     batch, _, tokens, _ = q.shape
     before = k.shape[2] - tokens
+    if tokens < before:  # few queries, such as one: all pairs are of one block
+        seen = torch.ones(tokens, k.shape[2], dtype=torch.bool, device=q.device)
+        mask = seen.tril(before).triu(before - window + 1)
+        if always is not None:
+            k, v = (torch.cat([a, x], dim=2) for a, x in zip(always, (k, v), strict=True))
+            mask = pad(mask, (always[0].shape[2], 0), value=True)
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     # Blocks of queries, each with the keys of its own block and of the one before.
-    size = min(max(window, BLOCK), max(tokens, before))
+    size = min(max(window, BLOCK), tokens)
     front, rest = size - before, -tokens % size
     q = pad(q, (0, 0, 0, rest)).unflatten(2, (-1, size))
     k, v = (pad(x, (0, 0, front, rest)).unflatten(2, (-1, size)) for x in (k, v))
     k, v = (torch.cat([x[:, :, :-1], x[:, :, 1:]], dim=-2) for x in (k, v))
-    seen = q.new_ones(size, 2 * size).tril(size).triu(size - window + 1).bool()
+    seen = torch.ones(size, 2 * size, dtype=torch.bool, device=q.device)
+    seen = seen.tril(size).triu(size - window + 1)
     mask = seen.repeat(q.shape[2], 1, 1)
     mask[0, :, : max(front, 0)] = False
     if always is not None:

@@ -216,7 +216,7 @@ def _start(
         if matrix in given:
             _expect(f"weights['{matrix}']", given[matrix], (heads, out, width))
             start = variant.retention.start(given[matrix]).expand(batch, heads, out, width)
-        elif variant.learns_from_zero:
+        elif getattr(variant.memory, "learns_from_zero", False):
             start = k.new_zeros(batch, heads, out, width)
         else:
             raise ValueError(f"weights lacks '{matrix}': expected {(heads, out, width)}")

@@ -132,6 +132,8 @@ def _learn(
     }
     tensors |= {f"anchor/{m}": a for m, a in anchor.items()}
     tensors |= {f"{WINDOW}{name}": x for name, x in past.items()}
+    # Copies: views would hold the states of a tile, or all that was read.
+    tensors = {name: x.clone() for name, x in tensors.items()}
     return torch.cat(outputs, dim=2), State(tensors, call.state.position + call.tokens)
 
 

@@ -18,7 +18,11 @@ R = TypeVar("R")
 KINDS = 64
 """Variants and shapes of one process that are compiled; later ones run as they are."""
 
+MODELS = 8
+"""That are compiled before what was compiled is forgotten: each may be several of `KINDS`."""
+
 _FAILURES: list[str] = []
+_MODELS: set[str] = set()
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -43,6 +47,8 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
                     functorch.patch(force_non_lazy_backward_lowering=True),
                 ):
                     return fast()(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             found = function(*args, **kwargs)  # raises again if compiling was not at fault
             told = " ".join(str(error).split("\n")[:2]).strip()
@@ -51,6 +57,14 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
             return found
 
     return call
+
+
+def begin(model: str) -> None:
+    """Make room for what a model, by its digest, will compile: beyond `KINDS` nothing would be."""
+    if model not in _MODELS and len(_MODELS) >= MODELS:
+        torch._dynamo.reset()
+        _MODELS.clear()
+    _MODELS.add(model)
 
 
 def failures() -> list[str]:

@@ -109,16 +109,7 @@ def inner_gradient(
         recalled = _recall(variant, w, k, entered)
         return variant.written.loss(recalled, v, gates).sum(), entered
 
-    # In inference mode nothing is recorded, and some versions of torch then return zeros here.
-    with torch.inference_mode(False):
-        k, v = _recordable(k), _recordable(v)
-        gates = {name: _recordable(x) for name, x in gates.items()}
-        return grad(loss, has_aux=True)({m: _recordable(w) for m, w in weights.items()})
-
-
-def _recordable(x: Tensor) -> Tensor:
-    """x as autograd may keep it."""
-    return x.clone() if x.is_inference() else x
+    return grad(loss, has_aux=True)(weights)
 
 
 def _recall(

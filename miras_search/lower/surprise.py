@@ -39,8 +39,8 @@ def surprise(call: Call) -> dict[str, Tensor]:
 @torch.no_grad()
 def norm(variant: Variant, state: State) -> Tensor | None:
     """Of the memory that a state stands for, all its matrices together, `[B, H]`; None if it is
-    not made of matrices."""
-    if variant.memory.grows:
+    not made of matrices, or of more than a state (the damping of `newton`)."""
+    if variant.memory.grows or variant.algorithm.accumulates:
         return None
     first = f"{variant.algorithm.slots[0]}/"
     held = [x for name, x in state.tensors.items() if name.startswith(first)]
@@ -94,21 +94,31 @@ def _of_writes(call: Call, x: dict[str, Any]) -> dict[str, Tensor]:
     bias_gates = {n: g[:, :, 0] if g.dim() else g for n, g in x["bias_gates"].items()}
     state = State(before)
     recalled = frozen(replace(call, q=k, v=v, weight_gates=x["weight_gates"], state=state))
-    first, anchor, moved = variant.algorithm.slots[0], {}, []
+    anchor, moved = {}, []
     for m, gates in x["weight_gates"].items():
         held = before[f"anchor/{m}"]
         if variant.decays_first:
             retain = gates[RETAIN]
             held = (retain[:, :, 0] if retain.dim() else retain) * held
         anchor[m] = variant.retention.expose(held)
-        shown = (variant.retention.expose(x[when][f"{first}/{m}"]) for when in ("after", "before"))
-        moved.append(operator.sub(*shown))
+        moved.append(operator.sub(*(_memory(variant, x[w], m, gates) for w in ("after", "before"))))
     gradient, _ = inner_gradient(variant, anchor, k[:, :, 0], v[:, :, 0], bias_gates)
     return {
         "loss": variant.bias.loss(recalled[:, :, 0], v[:, :, 0], bias_gates),
         "gradient": _norm([gradient[m] for m in anchor]),
         "write": _norm(moved),
     }
+
+
+def _memory(variant: Variant, held: dict[str, Tensor], matrix: str, gates: Gates) -> Tensor:
+    """W, `[B, H, out, in]`: what its columns are read at, each alone."""
+    slots = [held[f"{slot}/{matrix}"][:, :, None] for slot in variant.algorithm.slots]
+    weights = variant.retention.expose(slots[0])
+    columns = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
+    return (
+        variant.algorithm.probe(columns.expand(*weights.shape[:2], -1, -1), slots, gates)
+        @ weights[:, :, 0].mT
+    ).mT
 
 
 def _norm(matrices: list[Tensor]) -> Tensor:

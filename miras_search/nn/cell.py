@@ -91,14 +91,16 @@ class Cell(nn.Module):
 
     def _held(self, x: Tensor) -> torch.dtype:
         """A memory that is updated is held in full precision; one that grows, as it comes."""
-        return x.dtype if self.variant.memory.grows else self.norm.weight.dtype
+        full = torch.promote_types(self.norm.weight.dtype, torch.float32)
+        return x.dtype if self.variant.memory.grows else full
 
     def _gates(self, x: Tensor) -> dict[str, Tensor]:
         return {name: gate.to(self._held(x)) for name, gate in self.gates(x).items()}
 
     def _start(self) -> dict[str, Tensor]:
         """W_0."""
-        return {name: self.variant.retention.feasible(w) for name, w in self.initial.items()}
+        feasible = self.variant.retention.feasible
+        return {name: feasible(w.to(self._held(w))) for name, w in self.initial.items()}
 
     def _out(self, y: Tensor) -> Tensor:
         return self.norm(y.to(self.norm.weight.dtype))

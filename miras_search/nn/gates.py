@@ -58,6 +58,8 @@ class Gate(nn.Module):
         logit = self.bias.expand(*x.shape[:-1], -1)
         if self.projection is not None:
             logit = logit + self.projection(x)
+        # A retention of 0.999 is 1 in half precision.
+        logit = logit.to(torch.promote_types(logit.dtype, torch.float32))
         low, high = self.coefficient.low, self.coefficient.high
         smallest = torch.finfo(logit.dtype).eps
         if math.isinf(high):

@@ -87,7 +87,9 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     means = choices(scores, axes) if axes else {}
     sign = 1 if recipe.task.direction == "maximize" else -1
     ordered = {axis: _best_first(means[axis], sign) for axis in axes}
-    least = LEARNED if samplers.find(recipe.sampler).learns else ALARMS
+    # Each trial's own, as a study may go on with another sampler, and one of several has them all.
+    used = {trial.recipe["sampler"] for entry in entries for trial in entry.trials}
+    least = LEARNED if any(samplers.find(name).learns for name in used) else ALARMS
     return Differences(len(entries), list(axes), found, least, ordered)
 
 

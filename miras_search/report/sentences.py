@@ -134,7 +134,8 @@ def differences(found: Differences) -> list[str]:
     return [
         f"{judged}, these made a difference over {found.variants} variants: {named}.",
         "In brackets the share that each explains of the variance which all other axes leave: of "
-        f"these variants alone, and without an interval. False discovery rate {found.least:.0%}.",
+        "these variants alone, and without an interval. Shown is what has a q-value of at most "
+        f"{found.least:.0%}.",
     ]
 
 

@@ -38,8 +38,6 @@ class Retention(Component):
     """Whether `settle` changes the state, so that each token has to wait for the one before."""
     mixes_rows: ClassVar[bool] = False
     """Whether an entry of W depends on all of its row, so that a row of one entry is constant."""
-    shows_zero: ClassVar[bool] = True
-    """Whether a state of zero shows a memory of zero."""
     uses_step: ClassVar[bool] = False
     """Whether what is kept depends on the step of the algorithm."""
     kept: ClassVar[str]

@@ -31,10 +31,6 @@ class Bregman(Retention):
     def formula(self) -> str:
         return f"W = {self.link}(A)"
 
-    @property
-    def shows_zero(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.link == "identity"
-
     def expose(self, state: Tensor) -> Tensor:
         return state.sigmoid() if self.link == "sigmoid" else state
 

@@ -29,7 +29,6 @@ class Kl(Retention):
     source: ClassVar[str] = "MIRAS 2504.13173, eq 21 and 27"
     linear: ClassVar[bool] = False
     mixes_rows: ClassVar[bool] = True
-    shows_zero: ClassVar[bool] = False
     kept: ClassVar[str] = "a_t A_{t-1}"
 
     retention: Unit = "data"

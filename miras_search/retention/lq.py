@@ -82,7 +82,7 @@ class Lq(Retention):
     def expose(self, state: Tensor) -> Tensor:
         if self.form == "exact":
             return _gradient(state, self.conjugate)
-        floor = GAIN ** (1 / (2 - self.q)) if self.q > 2 else TINY
+        floor = max(TINY, GAIN ** (1 / (2 - self.q))) if self.q > 2 else TINY
         return state * _norm(state, self.q, floor).pow(2 - self.q)
 
     def start(self, weights: Tensor) -> Tensor:
