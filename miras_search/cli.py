@@ -11,12 +11,13 @@ from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from miras_search.errors import UserError, dotted, nearest
+from miras_search.errors import UserError, dotted, nearest, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from pydantic import BaseModel
+    from rich.console import Console
 
     from miras_search.recipe import Recipe
     from miras_search.space import Space
@@ -72,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_command(words)
         options = parser.parse_args([*words[:1], *flags, *(w for w in words[1:] if w not in flags)])
-        return options.run(options)
+        code = options.run(options)
+        sys.stdout.flush()  # here, where it may be that nobody reads
+        return code
     except UserError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -89,6 +92,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: run it again to go on", file=sys.stderr)
         return 130
+
+
+def _console(**how: Any) -> Console:
+    """What tables are printed on."""
+    from rich.console import Console
+
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # of rich, which would end with the code of a failure
+
+    return Ours(**how)
 
 
 def _check_command(words: Sequence[str]) -> None:
@@ -168,16 +182,14 @@ def _resume(options: Any) -> int:
 
 
 def _run(space: Space, recipe: Recipe) -> int:
-    from rich.console import Console
 
     from miras_search.sweep import sweep
 
-    records = sweep(space, recipe, Console()).records()
+    records = sweep(space, recipe, _console()).records()
     return 0 if any(record.score is not None for record in records) else 1
 
 
 def _compare(options: Any) -> int:
-    from rich.console import Console
 
     from miras_search.compare import compare
     from miras_search.report import comparison
@@ -186,7 +198,7 @@ def _compare(options: Any) -> int:
     if options.json:
         print(json.dumps(comparison.plain(found), indent=2))
     else:
-        comparison.terminal(found, Console())
+        comparison.terminal(found, _console())
     return 0
 
 
@@ -199,7 +211,6 @@ def _export(options: Any) -> int:
 
 
 def _report(options: Any) -> int:
-    from rich.console import Console
 
     from miras_search.folder import StudyFolder
     from miras_search.report.html import write_report
@@ -209,18 +220,17 @@ def _report(options: Any) -> int:
     records, recipe = folder.records(), folder.recipe
     write_csv(folder, records, recipe)
     page = write_report(folder)
-    terminal(records, recipe, Console())
+    terminal(records, recipe, _console())
     print(page)
     return 0
 
 
 def _watch(options: Any) -> int:
-    from rich.console import Console
 
     from miras_search.folder import StudyFolder
     from miras_search.watch import Settings, watch
 
-    watch(StudyFolder.existing(options.study), _settings(Settings, options.pace), Console())
+    watch(StudyFolder.existing(options.study), _settings(Settings, options.pace), _console())
     return 0
 
 
@@ -252,7 +262,6 @@ def _wandb_report(options: Any) -> int:
 
 
 def _replay(options: Any) -> int:
-    from rich.console import Console
 
     from miras_search.folder import StudyFolder
     from miras_search.replay import replay
@@ -260,7 +269,7 @@ def _replay(options: Any) -> int:
     if not options.trial.isdecimal():
         raise UserError(f"trial: expected a number, got '{options.trial}'")
     folder = StudyFolder.existing(options.study)
-    return 0 if replay(folder, int(options.trial), Console(highlight=False)) else 1
+    return 0 if replay(folder, int(options.trial), _console(highlight=False)) else 1
 
 
 def _table(options: Any) -> int:
@@ -301,16 +310,14 @@ def _apart(words: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def _simulate(options: Any) -> int:
-    from rich.console import Console
 
     from miras_search.benchmark.simulate import Settings, simulate
 
-    print(simulate(options.table, _settings(Settings, options.replays), Console()))
+    print(simulate(options.table, _settings(Settings, options.replays), _console()))
     return 0
 
 
 def _plan(options: Any) -> int:
-    from rich.console import Console
 
     from miras_search import reach
     from miras_search.estimate import seconds
@@ -335,16 +342,16 @@ def _plan(options: Any) -> int:
     feasible, rejected = facts["feasible"], [*facts["rejected"].items()]
     variants = text.many(feasible or 0, "distinct feasible variant")
     trials = text.many(facts["trials"], "trial")
-    print(f"{space.name}: {endless or variants}")
+    print(printable(f"{space.name}: {endless or variants}"))
     for reason, count in rejected[:SHOWN]:
-        print(f"  rejected {count:>6}  {reason}")
+        print(printable(f"  rejected {count:>6}  {reason}"))
     if rest := [count for _, count in rejected[SHOWN:]]:
         print(f"  rejected {sum(rest):>6}  for {len(rest)} more reasons, which --json lists")
     print(f"{trials} of {text.many(recipe.steps, 'step')}, sampler {recipe.sampler}")
     if facts["finals"]:
         print(f"then {facts['finals']} of the finals, on {recipe.seeds} new seeds")
     print(f"about {text.duration(facts['seconds'])} on this machine, from a few timed steps")
-    print_costs(space, recipe, Console())
+    print_costs(space, recipe, _console())
     return 0
 
 

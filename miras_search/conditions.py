@@ -112,7 +112,9 @@ def _compare(left: Any, op: str, right: Any) -> bool:
             return left in right
         case "not in":
             return left not in right
-    try:
-        return ORDER[op](left, right)
-    except TypeError:
-        return False
+    return _ordered(left) and _ordered(right) and ORDER[op](left, right)
+
+
+def _ordered(value: Any) -> bool:
+    """Numbers are, words are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

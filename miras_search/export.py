@@ -80,12 +80,14 @@ def _write(source: Path, target: Path, record: TrialRecord, config: Mapping[str,
         "dtype": "float32",
         **model,
     }
+    if isinstance(recipe.task, Corpus):  # what separates documents
+        told |= dict.fromkeys(("bos_token_id", "eos_token_id"), config["vocabulary"] - 1)
     write_whole(target / "config.json", json.dumps(told, indent=2) + "\n")
     if tokenizer is not None:
         write_whole(target / "tokenizer.json", tokenizer)
         about = {"tokenizer_class": "PreTrainedTokenizerFast"}
         write_whole(target / "tokenizer_config.json", json.dumps(about, indent=2) + "\n")
-    write_whole(target / "README.md", card(target.name, variant, record, recipe))
+    write_whole(target / "README.md", card(target.resolve().name, variant, record, recipe))
     shutil.copyfile(source / WEIGHTS, target / f".{WEIGHTS}")
     (target / f".{WEIGHTS}").replace(target / WEIGHTS)
 
@@ -98,7 +100,8 @@ def _tokenizer(recipe: Recipe) -> str | None:
         made = codec(recipe.task.tokenizer).to_json
     except InvalidValues as error:
         raise UserError([f"task.tokenizer: {told}" for _, told in error.found]) from None
-    return made and made()
+    # Nothing is added to a text, as nothing was in training.
+    return made and json.dumps(json.loads(made()) | {"post_processor": None}, ensure_ascii=False)
 
 
 def _again(record: TrialRecord) -> Recipe:

@@ -125,6 +125,12 @@ def played(records: Iterable[TrialRecord]) -> dict[Run, TrialRecord]:
     return {(r.digest, r.lr, r.seed): r for r in records if r.phase == "finals"}
 
 
+def over(records: Iterable[TrialRecord], recipe: Recipe) -> bool:
+    """Whether there were finals, and all of their runs have ended."""
+    done = played(records := list(records))
+    return bool(done) and wanted(records, recipe).keys() <= done.keys()
+
+
 def standing(records: Iterable[TrialRecord], recipe: Recipe) -> Standing | None:
     """How the finals came out; None without finals, before their end, or if none completed."""
     return pooled([(records, recipe)])
@@ -141,10 +147,10 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
     shared: list[list[int]] = []
     sign = 1
     for records, recipe in studies:
-        done = played(records := list(records))
-        if not done or not (runs := wanted(records, recipe)).keys() <= done.keys():
+        if not over(records := list(records), recipe):
             return None
-        for run in runs:
+        done = played(records)
+        for run in wanted(records, recipe):
             rows.setdefault(run[:2], {}).setdefault(run[2], done[run])
         shared.append(seeds(recipe))
         sign = 1 if recipe.task.direction == "maximize" else -1

@@ -77,9 +77,11 @@ class StudyFolder:
     @property
     def taken(self) -> bool:
         """Whether something lies there that is no study, nor what a sweep that was killed had
-        written before one began."""
+        written before one began: it locks the folder first."""
         if not self.path.is_dir():
             return self.path.exists()
+        if not self.lock_file.is_file():
+            return any(self.path.iterdir())
         ours = {self.space_file, self.recipe_file, self.warm_start_file, self.lock_file}
         return any(f not in ours and f.name[0] != "." for f in self.path.iterdir())
 

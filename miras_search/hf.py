@@ -105,6 +105,7 @@ class MirasForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = MirasConfig
     base_model_prefix = "backbone"
     main_input_name = "input_ids"
+    accepts_loss_kwargs = False  # the loss is the mean over this batch, whatever a Trainer adds up
     _is_stateful = True  # what has been read cannot be taken back, as assisted decoding would
 
     def __init__(self, config: MirasConfig) -> None:

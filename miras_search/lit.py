@@ -95,7 +95,9 @@ class MemoryModule(pl.LightningModule):
         tokens, targets = batch
         logits, scored = self(tokens), targets != IGNORE
         count = scored.sum()
-        self.bits.update(loss(logits, targets) / math.log(2), count)
+        bits = loss(logits, targets) / math.log(2)
+        # A mean leaves out what is not a number: right of nothing scored, and of nothing else.
+        self.bits.update(torch.where(bits.isnan() & (count > 0), math.inf, bits), count)
         right = logits.argmax(-1) == targets
         self.accuracy.update(right[scored].float().mean(), count)
         # One value for each example, so that every example weighs the same in any batch.
@@ -183,12 +185,12 @@ class TaskData(pl.LightningDataModule):
 
         A batch has one length, also where "train" mixes several. Of held-out examples a batch has
         so many that there are `EVALUATED` tokens in it or as many as in training, whatever the
-        length, but one at least. Each process of a trial has its share of every batch.
+        length, but one for each process at least. Each process has its share of every batch.
         """
         examples = self.task.dataset(split, self.seed)
         if split != "train":
             tokens = max(self.batch * self.task.length, EVALUATED)
-            size = max(1, tokens // len(examples[0][0]))
+            size = max(self.rank.count, tokens // len(examples[0][0]))
             order = SequentialSampler(examples)  # pyright: ignore[reportArgumentType]
             batches = BatchSampler(order, size, drop_last=False)
             shares = [batch[self.rank.index :: self.rank.count] for batch in batches]

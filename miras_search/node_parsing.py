@@ -99,7 +99,8 @@ def _range(value: Mapping[str, Any], path: Path, check: Check) -> Range:
     found: list[tuple[Path, str]] = [
         ((*path, key), parsing.unknown_key(key, allowed)) for key in value if key not in allowed
     ]
-    ends, step = value[scale], value.get("step", 1 if scale == "integer" else None)
+    ends, step = value[scale], value.get("step")
+    step = 1 if step is None and scale == "integer" else step
     if not (isinstance(ends, list) and len(ends) == 2 and all(_number(end, scale) for end in ends)):
         wanted = "whole numbers" if scale == "integer" else "numbers"
         found.append(((*path, scale), f"expected two {wanted}, [low, high], got {flow(ends)}"))

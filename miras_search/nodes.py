@@ -79,13 +79,14 @@ class Range:
         """The grid point next to a value, free of the rounding errors of adding steps."""
         if self.step is None:
             return min(max(value, self.low), self.high)
-        return self._at(round((value - self.low) / self.step))
+        last = (self.count() or 1) - 1
+        return self.at(min(max(round((value - self.low) / self.step), 0), last))
 
     def sample(self, rng: random.Random) -> float | int:
         """A random number of the range, uniform in the value or in its logarithm."""
         count = self.count()
         if count is not None:
-            return self._at(rng.randrange(count))
+            return self.at(rng.randrange(count))
         if self.scale == "log_uniform":
             low, high = math.log(self.low), math.log(self.high)
             return self.nearest(math.exp(rng.uniform(low, high)))
@@ -94,7 +95,7 @@ class Range:
     def values(self) -> Iterator[float | int]:
         """Every number, if there is a step."""
         for i in range(self.count() or 0):
-            yield self._at(i)
+            yield self.at(i)
 
     def count(self) -> int | None:
         """How many numbers, or None without a step."""
@@ -113,7 +114,7 @@ class Range:
         whole = self.scale == "integer" and self.step == 1
         return shown if self.step is None or whole else shown | {"step": self.step}
 
-    def _at(self, i: int) -> float | int:
+    def at(self, i: int) -> float | int:
         number = exact(self.low) + i * exact(self.step)
         return int(number) if self.scale == "integer" else float(number)
 

@@ -53,6 +53,12 @@ def model(cls: type[M], fields: Any, path: Path = ()) -> M:
     """
     if not isinstance(fields, Mapping):
         raise InvalidValues([(path, f"expected keys and values, got {fields!r}")])
+    if strange := [key for key in fields if not isinstance(key, str)]:
+        told = [
+            ((*path, key if isinstance(key, int) else str(key)), unknown_key(key, cls.model_fields))
+            for key in strange
+        ]
+        raise InvalidValues(told)
     try:
         return cls(**fields)
     except ValidationError as error:

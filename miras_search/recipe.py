@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 RUNNING = ("accelerator", "compile", "recompute", "wandb", "weights")
 """How one trial is run, which decides no result of it."""
 
+MOST_FINALISTS = 100
+
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Named = Annotated[str, Field(min_length=1)]
@@ -96,7 +98,7 @@ class Recipe(BaseModel, frozen=True):
     """Of the data, the initial weights and the search."""
     trials: Positive | None = None
     """How many trials; null is every point of a finite grid."""
-    finalists: Annotated[int, Field(ge=0, le=100)] = 0
+    finalists: Annotated[int, Field(ge=0, le=MOST_FINALISTS)] = 0
     """Leading variants that run again on new seeds after the search; 0 is none."""
     seeds: Annotated[int, Field(ge=3, le=1000)] = 3
     """New seeds of the finals, the same for every finalist."""

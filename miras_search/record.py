@@ -57,7 +57,7 @@ class TrialRecord(BaseModel, frozen=True):
     phase: Phase = "search"
     state: Ending
     reason: str | None = None
-    """Why it did not complete, in one sentence."""
+    """Why it did not complete, in one sentence; of one that did, what it could not be judged on."""
     metric: str
     """What `score` is; see `Task.metric`."""
     score: float | None = None

@@ -31,17 +31,22 @@ def replay(folder: StudyFolder, number: int, console: Console) -> bool:
     if record is None:
         raise UserError(f"{folder.record_file(number)}: no such file: expected a finished trial")
     how = f"lr {text.rate(record.lr)}, seed {record.seed}"
-    console.print(f"trial {number}: {variant_of(record)}, {how}")
+    _say(console, f"trial {number}: {variant_of(record)}, {how}")
     for name, then in record.versions.items():
         if (now := versions().get(name)) != then:
-            console.print(f"{name} was {then} and is {now}")
+            _say(console, f"{name} was {then} and is {now}")
     again = _again(record, console)
     for one, told in ((record, "recorded"), (again, "replayed")):
         why = f": {one.reason}" if one.reason else ""
-        console.print(f"{told}: {one.state} {text.score(one.score)}{why}")
+        _say(console, f"{told}: {one.state} {text.score(one.score)}{why}")
     same = numbers(again) == numbers(record)
-    console.print("The same to the last digit." if same else "Not the same.")
+    _say(console, "The same to the last digit." if same else "Not the same.")
     return same
+
+
+def _say(console: Console, told: str) -> None:
+    """A line as it is: reasons and names may hold what rich takes for markup."""
+    console.print(told, markup=False)
 
 
 def _again(record: TrialRecord, console: Console) -> TrialRecord:
@@ -53,7 +58,7 @@ def _again(record: TrialRecord, console: Console) -> TrialRecord:
     def hear(point: Point) -> None:
         old = steps.get(point.step)
         then = text.score(old.score) if old else text.NONE
-        console.print(f"step {point.step:>6}: recorded {then}, replayed {text.score(point.score)}")
+        _say(console, f"step {point.step:>6}: recorded {then}, replayed {text.score(point.score)}")
         if record.state == "pruned" and point.step >= max(steps):
             raise Pruned(record.reason or "")
 

@@ -384,7 +384,8 @@ def total_trials(space: Space, recipe: Recipe, repeats: int = 0) -> int:
     Raises:
         UserError: all are asked for and there is no end to them.
     """
-    rates = recipe.lr.count()
+    # A rate may be named twice.
+    rates = None if recipe.lr.count() is None else len({*map(float, recipe.lr.values())})
     endless = reach.uncountable(space, recipe)
     if endless is None and rates is not None:
         points = reach.count(space, recipe) * rates + repeats

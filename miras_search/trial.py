@@ -95,7 +95,7 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
         if is_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), spec.folder) from error
         state, reason = ended(error)
-    return close(state, reason)
+    return close(state, found.pop("reason", None) or reason)
 
 
 def is_full(error: Exception | None) -> bool:
@@ -219,17 +219,21 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank)
             enable_model_summary=False,
         )
         trainer.fit(module, data.train_dataloader(), data.val_dataloader())
-        metrics = {}
+        metrics: dict[str, float] = {}
         # Where `evaluate` divides the steps, the last of them has been evaluated.
         judged = module.curve and module.curve[-1].step == recipe.steps
-        for split in ("validation", "test", *task.evaluations):
+
+        def judge(split: str) -> None:
             if split != "validation" or not judged:
                 trainer.validate(module, data.loader(split), verbose=False)
-            metrics |= {f"{split}/{name}": value for name, value in module.metrics().items()}
-        score = metrics[f"validation/{task.metric}"]
-        if not math.isfinite(score):
-            raise Diverged(f"the validation {task.metric} was {score} after the last step")
-        log.result(score, metrics)
+            metrics.update({f"{split}/{name}": x for name, x in module.metrics().items()})
+
+        judge("validation")
+        for name in (task.metric, "bits_per_token"):
+            if not math.isfinite(value := metrics[f"validation/{name}"]):
+                raise Diverged(f"the validation {name} was {value} after the last step")
+        score, left_out = metrics[f"validation/{task.metric}"], []
+        judge("test")
         if rank.leads:
             checkpoint.save(
                 Path(spec.folder),
@@ -244,12 +248,22 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank)
                 lr=spec.lr,
                 seed=spec.seed,
             )
-            if recipe.weights == "all":
-                told = {"score": score, "metric": task.metric, "digest": variant.digest}
-                log.model(spec, told)
+        for split in task.evaluations:
+            try:
+                judge(split)
+            except Exception as error:  # what decides nothing costs no trial
+                state, why = ended(error)
+                if state != "out of memory" or rank.count > 1:
+                    raise
+                left_out.append(f"{split}: {state} ({why})")
+        log.result(score, metrics)
+        if rank.leads and recipe.weights == "all":
+            told = {"score": score, "metric": task.metric, "digest": variant.digest}
+            log.model(spec, told)
     fell_back = cost.lowering == "compiled" and compiled.failures()
     return {
         "score": score,
+        "reason": f"not judged on {'; '.join(left_out)}" if left_out else None,
         "metrics": metrics,
         "parameters": cost.parameters,
         "state_bytes": cost.state_bytes,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import finals, pareto
 from miras_search.folder import CONFIG, RECORD, WEIGHTS
 from miras_search.report import sentences, text
-from miras_search.report.leaderboard import best_per_variant, rows
+from miras_search.report.leaderboard import rows
 from miras_search.trial import ended, versions
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def _fronts(ranking: Rows) -> dict[str, Any]:
 def _standing(records: Sequence[TrialRecord], recipe: Recipe) -> dict[str, Any]:
     """How sure it is who is first."""
     outcome = finals.standing(records, recipe)
-    told = {"verdict": sentences.verdict(best_per_variant(records, recipe), outcome, recipe)}
+    told = {"verdict": sentences.verdict(records, outcome, recipe)}
     if outcome is None:
         return told
     first = outcome.first

@@ -62,7 +62,7 @@ def _description(folder: StudyFolder) -> str:
     records, recipe = folder.records(), folder.recipe
     entries, outcome = best_per_variant(records, recipe), finals.standing(records, recipe)
     told = [f"{recipe.task.metric} on {recipe.task.kind}."]
-    told += sentences.finals(outcome) if outcome else [sentences.verdict(entries, outcome, recipe)]
+    told += sentences.finals(outcome) if outcome else [sentences.verdict(records, outcome, recipe)]
     return " ".join([*told, *sentences.caveats(entries, recipe, outcome)])
 
 

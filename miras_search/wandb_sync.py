@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from miras_search.folder import StudyFolder
+    from miras_search.record import TrialRecord
 
 
 class Synced(NamedTuple):
@@ -39,14 +40,21 @@ def sync(folder: StudyFolder) -> Synced:
     takes no id a second time.
 
     Raises:
-        UserError: nobody is logged in, the server refuses, or the study is running.
+        UserError: nobody is logged in, the server refuses, the study is running, or a copy of it
+            has put other trials there.
     """
     lock = folder.lock()
     try:
         api, study = connect(), folder.identity["id"]
         there, new, left, unfinished, gone = known(api, study), [], 0, [], 0
+        known_trials = {trial_part(record.number): record for record in folder.records()}
         for part, run in _ended(folder).items():
             before = there.get(run_id(study, part))
+            if before is not None and not _same(before, known_trials.get(part)):
+                raise UserError(
+                    f"{folder.path}: the server has another trial as {before.id}: a copy of this "
+                    "study went on by itself; merge the two, and sync what comes of it"
+                )
             behind = part == SUMMARY and before and _step(before) < len(folder.records())
             if not _synced(run) and (before is None or behind):
                 new.append(run)
@@ -113,6 +121,14 @@ def _ended(folder: StudyFolder) -> dict[str, Path]:
     parts = [*(trial_part(record.number) for record in folder.records()), SUMMARY]
     runs = {part: offline_runs(folder.path, folder.identity["id"], part) for part in parts}
     return {part: found[-1] for part, found in runs.items() if found}
+
+
+def _same(run: Any, record: TrialRecord | None) -> bool:
+    """Whether a run of the server may be that of a trial; any may be that of the tables."""
+    if record is None:
+        return True
+    mine = {"digest": record.digest, "lr": record.lr, "seed": record.seed}
+    return all(run.config.get(name, value) == value for name, value in mine.items())
 
 
 def _synced(run: Path) -> bool:

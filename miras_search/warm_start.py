@@ -47,7 +47,8 @@ class Source(BaseModel, frozen=True, extra="forbid"):
 
     @classmethod
     def of(cls, path: str) -> Source:
-        """The finished trials of a study, those of its finals too.
+        """The finished trials of a study's search: the runs of its finals, many of few points,
+        would push all other points down in rank.
 
         Raises:
             UserError: there is no study, or none of its trials completed.
@@ -61,6 +62,7 @@ class Source(BaseModel, frozen=True, extra="forbid"):
                 score=None if record.score is None else sign * record.score,
             )
             for record in folder.records()
+            if record.phase == "search"
         )
         if all(trial.score is None for trial in trials):
             raise UserError(f"warm_start: {path}: no trial has completed: expected a study of some")

@@ -144,7 +144,7 @@ class Watched:
             shown.append(variants_table(entries[:SHOWN], shared, width, outcome))
         if outcome is not None:
             shown.append(finals_table(outcome, shared, width))
-            shown.append(Text(sentences.verdict(entries, outcome, recipe)))
+            shown.append(Text(sentences.verdict(records, outcome, recipe)))
         return Group(*shown)
 
     def _pace(self, records: list[TrialRecord]) -> list[str]:

@@ -279,6 +279,8 @@ def _dangling(data: Any) -> Iterator[tuple[Path, str]]:
             target = data
             try:
                 for part in _split(key):
+                    if isinstance(target, str):
+                        raise TypeError
                     target = target[part]
             except (KeyError, IndexError, TypeError):
                 yield path, f"'${{{key}}}' refers to nothing in this file"

@@ -197,6 +197,14 @@ def test_overrides(tmp_path):
         "command line 'union[0].biass.p=dot': union[0].biass: unknown key 'biass': "
         "did you mean 'bias'?",
     ]
+    space, recipe = tmp_path / "s.yaml", tmp_path / "r.yaml"
+    space.write_text(GOOD)
+    recipe.write_text("task: mqar\nlr: 1e-3\nsize: {width: 8}\n")
+    assert problems(load_pair, space, recipe, ["size[0]=3"]) == [
+        "command line 'size[0]=3': size[0]: unknown key '0': expected one of: layers, mlp, width"
+    ]
+    broken = [*told(tmp_path, "heads: ${bias[0]}\n" + GOOD)]
+    assert broken == ["1: heads: '${bias[0]}' refers to nothing in this file"]
     assert told(tmp_path, GOOD, "x", "chunk=[", "chunk=${oc.env:HOME}") == [
         "command line 'x': expected key=value, such as size.width=64",
         "command line 'chunk=[': not valid YAML: expected the node content, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 import shutil
 import subprocess
 import time
@@ -339,6 +340,13 @@ def test_an_accelerator_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "accelerator: gpu" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("words", [("show", "yaad"), ("simulate", "recall", "replays=2")])
+def test_who_reads_no_further_ends_a_command_without_a_fault(tmp_path: Path, words: tuple) -> None:
+    line = f"{shlex.join(command(*words))} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_devices_that_are_not_there_are_said(

@@ -143,7 +143,7 @@ def test_the_verdict_says_who_is_first_and_how_sure_that_is(tmp_path):
         folder = StudyFolder(Path(made(tmp_path / str(len([*tmp_path.iterdir()])), scores, **how)))
         records, recipe = folder.records(), folder.recipe
         entries, outcome = best_per_variant(records, recipe), finals.standing(records, recipe)
-        return sentences.heading(entries, outcome), sentences.verdict(entries, outcome, recipe)
+        return sentences.heading(entries, outcome), sentences.verdict(records, outcome, recipe)
 
     heading, sentence = told(0.9, 0.8, finalists=0)
     assert heading == "What leads"
@@ -162,9 +162,15 @@ def test_the_verdict_says_who_is_first_and_how_sure_that_is(tmp_path):
 
 def test_finals_that_are_not_over_give_no_verdict():
     how = samples.recipe(finalists=2, seeds=3)
-    entries = best_per_variant(samples.study(how), how)
-    assert sentences.heading(entries, None) == "What leads"
-    assert "no finals have a result yet" in sentences.verdict(entries, None, how)
+    records = samples.study(how)
+    assert sentences.heading(best_per_variant(records, how), None) == "What leads"
+    assert "no finals have a result yet" in sentences.verdict(records, None, how)
+    ended = [r.model_copy(update={"state": "diverged", "score": None}) for r in records]
+    failed = samples.finals(records, how, [0.5] * 6)
+    failed = [r.model_copy(update={"state": "diverged", "score": None}) for r in failed]
+    assert finals.standing([*records, *failed], how) is None
+    assert "no finalist completed" in sentences.verdict([*records, *failed], None, how)
+    assert sentences.verdict(ended, None, how) == "There is nothing to compare it with."
 
 
 @pytest.mark.parametrize("best", [1.0, 0.8])  # whose sums round

@@ -121,6 +121,9 @@ def test_a_corpus_brings_its_tokenizer(tmp_path, monkeypatch):
     made.decoder = tokenizers.decoders.ByteLevel()
     made.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(vocab_size=90))
     made.enable_truncation(max_length=2)  # of no use to readers
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="a $A", special_tokens=[("a", made.token_to_id("a"))]
+    )  # nor is what training left out
     made.save(str(tmp_path / "bpe.json"))
     task = "{kind: corpus, path: days.jsonl, tokenizer: bpe.json, length: 16, train_examples: 64,"
     task += " eval_examples: 8, evaluate_at: []}"
@@ -140,11 +143,14 @@ def test_a_corpus_brings_its_tokenizer(tmp_path, monkeypatch):
         "read = AutoTokenizer.from_pretrained('days')\n"
         f"tokens = read({texts[7]!r}, return_tensors='pt')\n"
         "print(tokens.input_ids.tolist()[0])\n"
-        "print(model.generate(**tokens, max_new_tokens=3).shape[1] - tokens.input_ids.shape[1])\n",
+        "print(model.generate(**tokens, max_new_tokens=3).shape[1] - tokens.input_ids.shape[1])\n"
+        "print(model.generation_config.eos_token_id - model.config.vocab_size)\n",
         tmp_path,
     )
     made.no_truncation()
-    assert told.splitlines() == [str(made.encode(texts[7]).ids), "3"]
+    alone = made.encode(texts[7], add_special_tokens=False).ids
+    assert alone != made.encode(texts[7]).ids
+    assert told.splitlines() == [str(alone), "3", "-1"]
     done = run("export", "out/best", "late", cwd=tmp_path)
     assert done.returncode == 2
     assert "bpe.json" in done.stderr

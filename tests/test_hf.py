@@ -26,6 +26,11 @@ NAMES = ("yaad", "atlas", "titans_lmm", "omeganet", "mamba2", "softmax_attention
 """Deep and flat memories, polynomial features, windows, and a memory that grows."""
 
 
+def test_a_trainer_divides_the_loss_by_its_steps():
+    """Which it leaves to a model that takes any keywords, unless that says otherwise."""
+    assert hf.MirasForCausalLM.accepts_loss_kwargs is False
+
+
 def pair(name):
     """A model of random weights and the same for transformers."""
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ from report_page import Page, check
 from study_samples import printed
 
 from miras_search.finals import standing
+from miras_search.folder import StudyFolder
 from miras_search.report import figures, sentences, text
 from miras_search.report.html import write_report
 from miras_search.report.leaderboard import (
@@ -98,6 +99,13 @@ def test_the_leaderboard_has_the_intervals_of_the_finals(tmp_path):
         # In the table and figure of the finals and in the leaderboard; the first on top as well.
         told = f"{text.score(finalist.mean)} {text.interval(finalist.margin)}"
         assert shown.count(told) == (4 if finalist is outcome.first else 3)
+
+
+def test_a_study_may_be_named_by_where_one_stands(how, tmp_path, monkeypatch):
+    folder = samples.folder(tmp_path / "study", how, samples.study(how))
+    monkeypatch.chdir(folder.path)
+    page = write_report(StudyFolder(Path())).read_text()
+    assert f"out={tmp_path / 'study-again'}" in page
 
 
 @pytest.mark.parametrize(("count", "failed"), [(0, 0), (1, 0), (0, 2), (2, 1)])

@@ -1,5 +1,6 @@
 """What is said of a study and of what it does not show, from records made by hand."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -161,11 +162,16 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
     said = sentences.contrasts(outcome)
     assert len(said) == 3
     entries = best_per_variant(records, how)
-    said.append(sentences.untold(entries, outcome))
+    said.append(sentences.untold(entries, outcome, how))
     assert said[-1].startswith("What retention does for the first is not shown: finals of 5 would ")
     assert said[-1].endswith("alone (miras-search resume STUDY finalists=5).")
-    assert sentences.untold(entries[:4], outcome) is None
-    assert sentences.untold(entries, None) is None
+    assert sentences.untold(entries[:4], outcome, how) is None
+    assert sentences.untold(entries, None, how) is None
+    # By score alone, of finals that were not run yet, and of no more than there can be.
+    front = how.model_copy(update={"objectives": ("score", "state_bytes")})
+    assert sentences.untold(entries, outcome, front) is None
+    assert sentences.untold(entries, outcome, how.model_copy(update={"finalists": 6})) is None
+    assert sentences.untold([*[entries[3]] * 98, *entries], outcome, how) is None
     assert said[0].startswith(
         "With memory=matrix, bias=l2, retention=none: "
         "algorithm=momentum is better than algorithm=gd by 0.3000 \u00b1"
@@ -283,6 +289,9 @@ def test_who_leads_elsewhere_is_told(task):
     assert caveat.startswith("On test another one leads in the search, by one run each: matrix")
     values = f"{text.score(sign * 0.8)} against {text.score(sign * 0.7)} of the first"
     assert caveat.endswith(f"{values}.")
+    # What is no number leads nowhere, and is behind nobody.
+    assert told((0.9, sign * math.nan))[0] == []
+    assert told((sign * math.inf, 0.8))[0] == []
     # In the finals the second is first, and the test agrees.
     runs = samples.finals(found, recipe, [sign * x for x in (0.5, 0.6) * 3])
     assert told((0.7, 0.8), runs)[0] == []

@@ -1,6 +1,7 @@
 """Spaces against definitions written out here: product loops, sets of digests, reloads."""
 
 import random
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 from miras_search import legality, space
 from miras_search.errors import UserError
 from miras_search.nodes import Range
+from miras_search.recipe import Recipe
+from miras_search.search.pool import Pool
 from miras_search.space import RandomChooser, Rejection, Space
 from miras_search.variant import Variant
 
+BASE = {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}
 SPACES = Path(__file__).parent.parent / "spaces"
 
 CONDITIONAL = {
@@ -135,6 +139,34 @@ def test_steps_are_free_of_rounding():
     assert [*Range("uniform", 0.1, 0.7, 0.2).values()] == [0.1, 0.3, 0.5, 0.7]
     assert [*Range("integer", 2, 8, 3).values()] == [2, 5, 8]
     assert Range("uniform", 0.1, 0.7, 0.2).nearest(0.1 + 0.2) == 0.3
+
+
+def test_the_nearest_step_is_of_the_range():
+    stepped = Range("integer", 8, 32, 8)
+    assert [stepped.nearest(x) for x in (1, 8, 13, 64)] == [8, 8, 16, 32]
+    assert Range("uniform", 0.002, 0.02, 0.002).nearest(5e-4) == 0.002
+
+
+def test_a_range_of_whole_numbers_has_a_step():
+    changed = {**BASE, "heads": {"integer": [1, 4], "step": None}}
+    assert {v.heads for v in Space.from_dict(changed).enumerate()} == {1, 2, 3, 4}
+
+
+def test_a_long_range_is_counted_once():
+    """Each number of it, and not all of them for each."""
+    content = {**BASE, "heads": {"integer": [1, 2000]}}
+    asked = Counter()
+    whole = Range.at
+
+    def at(self, i):
+        asked[i] += 1
+        return whole(self, i)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Range, "at", at)
+        made = Pool.of(Space.from_dict(content), Recipe.from_dict({"task": "mqar", "lr": 1e-3}))
+    assert len(made) == 2000
+    assert max(asked.values()) < 10
 
 
 def test_fields_that_do_not_go_together_are_a_rejection():

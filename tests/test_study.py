@@ -21,6 +21,7 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
+import torch
 from rich.console import Console
 from study_files import MANY, SPACE, Silent, command, results, run, write
 
@@ -28,6 +29,7 @@ from miras_search import deaths, samplers
 from miras_search.errors import UserError
 from miras_search.executor import cores, local
 from miras_search.folder import WEIGHTS, StudyFolder
+from miras_search.lit import MemoryModule, TaskData
 from miras_search.merge import merge
 from miras_search.recipe import load_pair
 from miras_search.record import Ending, Point, TrialRecord, write_whole
@@ -115,6 +117,12 @@ def test_a_restart_goes_on_with_the_trials_it_would_have_had(tmp_path: Path, sam
     assert parts == whole
 
 
+def test_a_rate_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    twice = "lr=[1e-3, {uniform: [1e-3, 3e-3], step: 1e-3}]"
+    with begin(tmp_path, "sampler=random", twice) as study:
+        assert study.total == 12 == len(pretend(study))
+
+
 def test_budget_without_end_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="trials is required"):
         begin(tmp_path, "sampler=tpe", "lr={log_uniform: [1e-3, 1e-2]}")
@@ -134,6 +142,12 @@ def test_a_folder_belongs_to_one_space_and_recipe(tmp_path: Path) -> None:
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(UserError, match="is taken"):
         begin(tmp_path, f"out={tmp_path / 'other'}")
+    # Files of the user, whatever they are called.
+    pair = write(tmp_path / "mine")
+    before = [Path(file).read_text() for file in pair]
+    with pytest.raises(UserError, match="is taken"):
+        begin(tmp_path, f"out={tmp_path / 'mine'}")
+    assert [Path(file).read_text() for file in pair] == before
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -311,7 +325,10 @@ def test_a_disk_that_is_full_ends_the_sweep_and_what_it_cost_runs_again(tmp_path
     """No file may be larger than 8 KiB, and weights are."""
     arguments = command("sweep", *write(tmp_path), f"out={tmp_path / 'out'}", "trials=2")
     sweep = f"ulimit -f 8; exec {shlex.join(arguments)} size.width=32"
-    done = subprocess.run(["bash", "-c", sweep], capture_output=True, text=True, timeout=300)
+    # Nor may Python leave files of bytecode that end there.
+    home = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    shell = ["bash", "-c", sweep]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=300, env=home)
     assert done.returncode == 2, done.stderr
     assert re.fullmatch(rf"error: {tmp_path}/out/\S+: File too large\n", done.stderr)
     assert not results(tmp_path / "out")
@@ -385,6 +402,19 @@ def test_what_ran_is_what_the_record_says(tmp_path: Path) -> None:
     assert "expected a finished trial" in missing.stderr
 
 
+def test_a_replay_shows_reasons_as_they_are(tmp_path: Path) -> None:
+    """Not as markup of the terminal."""
+    with begin(tmp_path, "trials=1") as study:
+        spec = study.ask()
+        assert spec
+        record = outcome(spec, "failed", "[enforce fail at x.cpp:1] in [/data/x]")
+        record.write(study.folder.record_file(0))
+        study.tell(record)
+    shown = io.StringIO()
+    assert not replay(study.folder, 0, Console(file=shown, width=200))
+    assert "recorded: failed -: [enforce fail at x.cpp:1] in [/data/x]" in shown.getvalue()
+
+
 def test_a_trial_that_was_stopped_is_replayed_to_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,6 +448,45 @@ def one_trial(folder: Path, *overrides: str) -> TrialRecord:
         spec = study.ask()
         assert spec
         return run_trial(spec)
+
+
+def test_what_decides_nothing_costs_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set that does not fit into memory is left out, and the weights are there."""
+    loader = TaskData.loader
+
+    def full(self: TaskData, split: str) -> object:
+        if split == "32x4":
+            raise torch.OutOfMemoryError("32 tokens")
+        return loader(self, split)
+
+    monkeypatch.setattr(TaskData, "loader", full)
+    record = one_trial(tmp_path, "task.evaluate_at=[[24, 2], [32, 4]]")
+    assert record.state == "complete"
+    assert {"test/accuracy", "24x2/accuracy"} <= {*record.metrics}
+    assert "32x4/accuracy" not in record.metrics
+    assert record.reason
+    assert record.reason.startswith("not judged on 32x4: out of memory")
+    assert (tmp_path / "out" / "trials" / "00000" / WEIGHTS).is_file()
+
+
+def test_a_score_that_leaves_out_what_is_no_number_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One example of which nothing can be said: a mean over the others would flatter."""
+    forward = MemoryModule.forward
+
+    def broken(self: MemoryModule, tokens: torch.Tensor) -> torch.Tensor:
+        logits = forward(self, tokens)
+        if self.training or len(tokens) < 2:
+            return logits
+        return torch.cat([logits[:1] * math.nan, logits[1:]])
+
+    monkeypatch.setattr(MemoryModule, "forward", broken)
+    record = one_trial(tmp_path, "task.eval_examples=1030")  # of 512 a batch, at length 16
+    assert record.state == "diverged"
+    assert record.reason == "the validation bits_per_token was inf after the last step"
 
 
 def test_precision_is_that_of_the_recipe(tmp_path: Path) -> None:

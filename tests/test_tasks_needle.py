@@ -1,6 +1,7 @@
 """What is hidden in a long text is read back from its bytes; the metric exact, by hand."""
 
 import re
+from collections import defaultdict
 from itertools import combinations
 
 import pytest
@@ -77,10 +78,11 @@ def test_needles_follow_the_definition(form, keys):
     task = Needle(form=form, length=640, **fields)
     assert task.evaluations[:3] == ("900", "640@0.00", "640@0.25")
     assert task.evaluations[-1] == "900@1.00"
+    seen = defaultdict(set)
     for split in task.splits:
         text = b"" if form == "passkey" else text_of(split)
         length, _, depth = (split if split in task.evaluations else "640").partition("@")
-        for index, (tokens, targets) in enumerate(suite.examples(task, split, 0)):
+        for tokens, targets in suite.examples(task, split, 0):
             assert len(tokens) == int(length)
             haystack, found = needles(task, tokens, targets)
             (_, own), *others = found.values()
@@ -93,10 +95,14 @@ def test_needles_follow_the_definition(form, keys):
                 continue
             assert haystack in text
             steps = [0.0, 0.25, 0.5, 0.75, 1.0]
-            assert is_first_after(haystack, own, float(depth or steps[index % 5]), b" ")
-            steps.remove(float(depth or steps[index % 5]))
+            (at,) = [s for s in steps if is_first_after(haystack, own, s, b" ")]
+            assert not depth or at == float(depth)
+            seen[split].add(at)
+            steps.remove(at)
             for _, place in others:
                 assert any(is_first_after(haystack, place, step, b" ") for step in steps)
+    # One of five is missed by 25 drawn at random in 2 % of seeds, and this is one seed.
+    assert form == "passkey" or len(seen["train"]) == 5
 
 
 def test_needles_of_noise_are_at_every_sentence():
@@ -130,7 +136,7 @@ def test_a_million_bytes_are_written_when_asked_for():
     task = Needle(length=1_000_000, form="uuid", evaluate_at=(200_000,))
     haystack, found = needles(task, *task.dataset("test", 0)[499])
     [(_, place)] = found.values()
-    assert place / len(haystack) == pytest.approx(499 % 40 / 39, abs=1e-3)
+    assert min(abs(place / len(haystack) - step / 39) for step in range(40)) < 1e-3
     # Longer than all the text held out: it repeats.
     text = running_text(None)["test"]
     assert len(haystack) > 2 * len(text)

@@ -255,11 +255,12 @@ def test_the_most_frequent_value_by_enumeration(draws, values):
     assert most_frequent(draws, values) == pytest.approx(mean(shares), abs=1e-6)
 
 
-def test_the_most_frequent_of_many():
+@pytest.mark.parametrize(("draws", "values"), [(255, 126), (1023, 15)])
+def test_the_most_frequent_of_many(draws, values):
     """2000 samples. Odds of a false alarm: 6e-7."""
-    drawn = torch.randint(126, (2000, 255), generator=rng())
-    shares = [max(Counter(row).values()) / 255 for row in drawn.tolist()]
-    assert abs(mean(shares) - most_frequent(255, 126)) < 5 * stdev(shares) / 2000**0.5
+    drawn = torch.randint(values, (2000, draws), generator=rng())
+    shares = [max(Counter(row).values()) / draws for row in drawn.tolist()]
+    assert abs(mean(shares) - most_frequent(draws, values)) < 5 * stdev(shares) / 2000**0.5
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ import wandb_study
 from study_files import command, write
 from wandb_server import ENTITY, Server, serving
 
-from miras_search import finals, pareto, wandb_log
+from miras_search import finals, pareto, wandb_log, wandb_sync
+from miras_search.errors import UserError
 from miras_search.folder import StudyFolder
 from miras_search.plan import plan
 from miras_search.registry import CHOICES
 from miras_search.report import sentences
-from miras_search.report.leaderboard import best_per_variant, rows, variant_of
+from miras_search.report.leaderboard import rows, variant_of
 from miras_search.trial import Pruned
 
 STUDY = Path(wandb_study.__file__)
@@ -98,8 +99,7 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
     charts = {name: told for name, told in summary.summary.items() if name.startswith("front/")}
     assert {*charts} == {"front/parameters_table", "front/seconds_table"}  # what the records tell
     assert {told["nrows"] for told in charts.values()} == {len(records)}
-    entries = best_per_variant(records, folder.recipe)
-    assert summary.summary["verdict"] == sentences.verdict(entries, None, folder.recipe)
+    assert summary.summary["verdict"] == sentences.verdict(folder.records(), None, folder.recipe)
     assert {"space.yaml", "recipe.yaml", "best.yaml"} <= summary.uploads
     best = max(records, key=lambda record: record.score or 0)
     model = server.versions(f"{study}-model")[-1]
@@ -305,8 +305,10 @@ def test_finals_reach_the_summary() -> None:
     assert told["verdict"] == sentences.finals(outcome)[0]
 
 
-def test_what_sync_cannot_do_is_one_message(offline: Path, tmp_path: Path) -> None:
-    """Without a login; from a server that refuses runs; of a study that is running."""
+def test_what_sync_cannot_do_is_one_message(
+    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a login; from a server that refuses runs; of a study that is running; of a copy."""
     out = offline / "out"
     for mark in out.glob("wandb/*/*.synced"):
         mark.unlink()
@@ -317,6 +319,16 @@ def test_what_sync_cannot_do_is_one_message(offline: Path, tmp_path: Path) -> No
         busy = cli(offline, server, "sync", str(out))
         running.close()
     assert not server.runs
+    known = wandb_log.run_id(StudyFolder(out).identity["id"], wandb_log.trial_part(0))
+    found = {known: {"digest": "of a copy"}}
+    monkeypatch.setattr(
+        wandb_sync,
+        "known",
+        lambda api, study: {n: SimpleNamespace(id=n, config=c) for n, c in found.items()},
+    )
+    monkeypatch.setattr(wandb_sync, "connect", lambda: None)
+    with pytest.raises(UserError, match=r"another trial as .*: a copy of this study went on"):
+        wandb_sync.sync(StudyFolder(out))
     nobody = process(command("sync", str(out)), home=str(tmp_path / "home"))
     for done, told in (
         (refused, f"error: {out}: wandb did not upload 3 of 3 runs: "),

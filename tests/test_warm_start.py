@@ -227,6 +227,10 @@ def test_a_study_begins_with_the_best_of_another_and_resumes_without_it(
     shutil.copytree(before.path, folder := tmp_path / "before")
     records = sorted(before.records(), key=lambda record: record.score or 0.0)
     better = records[: min(LEADERS, len(records) // 2)]
+    # Runs of its finals are not among those that are ranked.
+    for number, seed in enumerate(range(1, 40), start=100):
+        run = records[0].model_copy(update={"number": number, "seed": seed, "phase": "finals"})
+        run.write(StudyFolder(folder).record_file(number))
     expected = [(r.digest, 1e-3 if r.lr == 1e-3 else 1e-2) for r in better]
     how = (f"sampler={sampler}", f"warm_start={folder}")
     with begin(tmp_path / "whole", *how) as study:

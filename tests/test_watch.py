@@ -25,7 +25,6 @@ from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
 from miras_search.record import Point
 from miras_search.report import sentences
-from miras_search.report.leaderboard import best_per_variant
 from miras_search.study import Study
 from miras_search.trial import TrialSpec, outcome
 from miras_search.watch import Settings, Watched, watch
@@ -105,8 +104,7 @@ def test_it_is_complete_when_there_is_nothing_more_to_ask(tmp_path: Path) -> Non
         outcome = standing(records, study.folder.recipe)
         assert outcome is not None
         assert f"{outcome.first.mean:.4f}" in told
-        entries = best_per_variant(records, study.folder.recipe)
-        verdict = sentences.verdict(entries, outcome, study.folder.recipe)
+        verdict = sentences.verdict(study.records, outcome, study.folder.recipe)
         assert verdict in " ".join(told.split())
 
 

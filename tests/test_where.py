@@ -38,6 +38,8 @@ L2 = VARIANTS[0]
         ("bias.kind == 'lp' and heads == 2", True, False),
         ("memory.kind in ['matrix', 'mlp']", True, True),
         ("algorithm.step > 0.1", False, False),
+        ("retention.per <= algorithm.per", False, False),
+        ("memory.kind < bias.kind", False, False),
         ("algorithm.max_step == null", True, True),
         ("algorithm.max_step != None", False, False),
         ("-1 < chunk", True, True),

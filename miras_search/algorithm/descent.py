@@ -99,7 +99,7 @@ class Accumulating(Windowed):
     """Factor on the past sum. A gradient acts 1 / (1 - momentum) times, so a projected step ends at
     1 - momentum times what is stable without it (see `lags`)."""
     dampening: bool = False
-    """Scale what is added to the sum by 1 - momentum, so that it is an average."""
+    """Scale gradients by 1 - momentum, so that their sum is an average."""
 
     def coefficients(self, chunk: int) -> tuple[Coefficient, ...]:
         momentum = Coefficient(
@@ -116,7 +116,7 @@ class Accumulating(Windowed):
         return 1
 
     def notes(self) -> list[str]:
-        return super().notes() + (["what S_t adds times 1 - b_t"] if self.dampening else [])
+        return super().notes() + (["each gradient times 1 - b_t"] if self.dampening else [])
 
     def added(self, gates: Mapping[str, Tensor]) -> Tensor | float:
         """The factor on what is added to the sum."""

@@ -26,7 +26,7 @@ class MultiStep(Descent):
 
     kind: ClassVar[str] = "multi_step"
     equation: ClassVar[str] = (
-        "W_t,i = a_t,i W_t,i-1 - e_t,i grad l(W; k_t,i, v_t,i), i = 1..n, a_t,i = 1 for i > 1"
+        "W_t = a_t W_{t-1} - e_t grad l(W; k_t, v_t), n times a token, a_t = 1 but at the first"
     )
     source: ClassVar[str] = "DeltaProduct 2502.10297, section 3"
 

@@ -95,7 +95,7 @@ def _root() -> Path:
 
 
 def _key(task: Corpus, files: list[Path]) -> str:
-    tokenizer = Path(task.tokenizer).expanduser() if task.tokenizer is not None else None
+    tokenizer = Path(os.path.expanduser(task.tokenizer)) if task.tokenizer is not None else None
     state = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     content = {
         "version": _VERSION,
@@ -217,7 +217,7 @@ def local_files(path: str) -> list[Path]:
     Raises:
         InvalidValues: it looks like files, and there are none, or they are of several formats.
     """
-    place = Path(path).expanduser().absolute()
+    place = Path(os.path.expanduser(path)).absolute()
     names = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
     files = sorted(file for file in names if file.is_file() and not file.name.startswith("."))
     local = path.startswith((".", "/", "~")) or path.count("/") > 1 or {*"*?["} & {*path}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -45,7 +46,7 @@ def codec(tokenizer: str | None) -> Codec:
     """
     if tokenizer is None:
         return BYTES
-    file = Path(tokenizer).expanduser()
+    file = Path(os.path.expanduser(tokenizer))  # an unknown user stays as it is
     if file.is_file():
         return _codec(str(file.absolute()), file.stat().st_mtime_ns)
     if file.suffix == ".json":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 class Product(nn.Module):
     """W (silu(norm(a)) * silu(norm(b))), each norm with a learned vector (Titans 2501.00663,
-    equations 25 and 28)."""
+    equation 28, and here for equation 25 too)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -45,6 +45,8 @@ def card(name: str, variant: Variant, record: TrialRecord, recipe: Recipe) -> st
         ],
         metrics=metrics,
         scores=[(s, [record.metrics.get(f"{s}/{m}") for m in metrics]) for s in splits],
+        # Where all weights are kept, whose these are is not known.
+        any_trial=record.recipe.get("weights") == "all",
         searched=record.recipe.get("trials") != 1,
         task=recipe.task,
         continues=recipe.task.readout == "each",

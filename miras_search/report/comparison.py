@@ -188,7 +188,7 @@ def _places(shared: Sequence[Shared], studies: Sequence[Compared], width: int) -
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
     table.add_column("variant", ratio=1, overflow="fold")
     for study in studies:
-        table.add_column(study.name, justify="right", overflow="fold")
+        table.add_column(Text(study.name), justify="right", overflow="fold")
     for one in shared[:SHOWN]:
         words = text.wrapped(one.entry.label(common), max(20, width - 20 * len(studies)))
         table.add_row(*map(Text, (words, *map(str, one.ranks))))

@@ -93,7 +93,7 @@ def write_report(folder: StudyFolder) -> Path:
             ],
             finalists={f.variant.digest: f for f in outcome.finalists} if outcome else {},
             heading=sentences.heading(entries, outcome),
-            verdict=sentences.verdict(entries, outcome, recipe),
+            verdict=sentences.verdict(records, outcome, recipe),
             order=text.ORDER,
             choices=_choices(winner.variant) if winner else [],
             held=partial(_held, winner, outcome),
@@ -101,7 +101,7 @@ def write_report(folder: StudyFolder) -> Path:
             outcome=outcome,
             found=sentences.finals(outcome)[1:] if outcome else [],
             contrasts=sentences.contrasts(outcome) if outcome else [],
-            untold=sentences.untold(entries, outcome),
+            untold=sentences.untold(entries, outcome, recipe),
             intervals=intervals,
             matched=sentences.matched(entries, recipe),
             front=sentences.front(entries, recipe),
@@ -242,6 +242,7 @@ def _distinct(found: Any) -> dict[str, str]:
 
 def _command(folder: StudyFolder) -> str:
     """The sweep again, in a folder of its own."""
-    new = folder.path.with_name(f"{folder.path.name}-again")
+    path = folder.path if folder.path.name.strip(".") else folder.path.resolve()
+    new = path.with_name(f"{path.name}-again")
     words = ["miras-search", "sweep", str(folder.space_file), str(folder.recipe_file), f"out={new}"]
     return shlex.join(words)

@@ -195,7 +195,7 @@ def _row(
             axis: text.NONE if axis in variant.idle else str(choice)
             for axis, choice in variant.choices().items()
         },
-        "reason": None if record.score is not None else text.reason(record),
+        "reason": record.reason if record.score is not None else text.reason(record),
         "test_score": score_on_test(record),
         "final_mean": finalist.mean if finalist else None,
         "final_margin": finalist.margin if finalist else None,
@@ -237,11 +237,11 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     if outcome is not None:
         console.print(finals_table(outcome, shared, console.width))
         console.print(Text("\n".join([*sentences.finals(outcome), *sentences.contrasts(outcome)])))
-    if untold := sentences.untold(entries, outcome):
+    if untold := sentences.untold(entries, outcome, recipe):
         console.print(Text(untold))
     told = [*continual.lines(entries, recipe), sentences.endings(records)]
     if outcome is None and len(entries) > 1:
-        told.append(sentences.verdict(entries, outcome, recipe))
+        told.append(sentences.verdict(records, outcome, recipe))
     if front := sentences.front(entries, recipe):
         told.insert(0, front)
     if made := differences(entries, recipe):

@@ -8,9 +8,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from miras_search import pareto
-from miras_search.finals import judged_by
+from miras_search.finals import judged_by, over
+from miras_search.recipe import MOST_FINALISTS
 from miras_search.report import text
 from miras_search.report.failures import Failure, failures
+from miras_search.variant import Variant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from miras_search.record import TrialRecord
     from miras_search.report.differences import Differences
     from miras_search.report.leaderboard import Entry
-    from miras_search.variant import Variant
 
 ONE_RUN = "A score is of one run: who is just behind may belong on it, and the other way round."
 """What is to be known of a front."""
@@ -98,11 +99,13 @@ def heading(entries: Sequence[Entry], outcome: Standing | None) -> str:
     return "What leads" if scored > 1 else "What was trained"
 
 
-def verdict(entries: Sequence[Entry], outcome: Standing | None, recipe: Recipe) -> str:
+def verdict(records: Sequence[TrialRecord], outcome: Standing | None, recipe: Recipe) -> str:
     """How sure it is who is first, in one sentence."""
     if outcome is None:
-        if sum(entry.best.score is not None for entry in entries) < 2:
+        if len({r.digest for r in records if r.phase == "search" and r.score is not None}) < 2:
             return "There is nothing to compare it with."
+        if over(records, recipe):
+            return "First in the search: no finalist completed on all seeds, to say how sure it is."
         if recipe.finalists:
             return "First in the search: no finals have a result yet, to say how sure that is."
         return (
@@ -199,9 +202,10 @@ def contrasts(outcome: Standing) -> list[str]:
     ]
 
 
-def untold(entries: Sequence[Entry], outcome: Standing | None) -> str | None:
-    """Which choice of the first somewhat larger finals would tell of; None where none."""
-    if outcome is None:
+def untold(entries: Sequence[Entry], outcome: Standing | None, recipe: Recipe) -> str | None:
+    """Which choice of the first somewhat larger finals would tell of; None where none, or where
+    who goes to the finals is not by score alone."""
+    if outcome is None or len(recipe.objectives) > 1:
         return None
     first = outcome.first.variant
     beside: dict[str, int] = {}
@@ -209,7 +213,9 @@ def untold(entries: Sequence[Entry], outcome: Standing | None) -> str | None:
         if entry.best.score is not None and (name := first.single_difference(entry.variant)):
             beside.setdefault(name, rank)
     told = {first.single_difference(finalist.variant) for finalist in outcome.finalists}
-    missing = {rank: name for name, rank in beside.items() if name not in told}
+    told |= {first.single_difference(Variant.from_dict(run.variant)) for run in outcome.fallen}
+    more = range(recipe.finalists + 1, MOST_FINALISTS + 1)
+    missing = {rank: name for name, rank in beside.items() if name not in told and rank in more}
     if not missing:
         return None
     least = min(missing)
@@ -340,7 +346,7 @@ def _ahead_in_search(
     sign = 1 if recipe.task.direction == "maximize" else -1
     first = outcome.first.variant if outcome else done[0].variant
     found = [(entry.variant, entry.best.metrics.get(metric)) for entry in done]
-    known = [(variant, value) for variant, value in found if value is not None]
+    known = [(variant, x) for variant, x in found if x is not None and math.isfinite(x)]
     ours = next((value for variant, value in known if variant.digest == first.digest), None)
     if ours is None:
         return None
@@ -354,6 +360,8 @@ def _ahead_in_finals(
     """Who has a better mean than the first of the finals, both means, and their worth."""
     again = judged_by(outcome, recipe, metric)
     if again is None or again.first.runs == outcome.first.runs:
+        return None
+    if not all(math.isfinite(finalist.mean) for finalist in again.finalists):
         return None
     (ours,) = (f for f in again.finalists if f.runs == outcome.first.runs)
     worth = "which does not tell them apart" if ours.tied else "which is behind it"

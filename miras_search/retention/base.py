@@ -1,8 +1,10 @@
 """What a retention gate is: how the memory moves when nothing is written, and what is seen of it.
 
 A gate keeps a state A that moves linearly, A_t = a_t A_{t-1} - z_t grad, and shows the memory
-W_t = psi(A_t). For most gates psi is the identity. The others are mirror maps, the solution of
-`argmin <grad, W> + D(W, W_{t-1}) / e_t` for a divergence D other than the squared distance.
+W_t = psi(A_t). For most gates psi is the identity. Others are mirror maps, the solution of
+`argmin <grad, W> + D(W, W_{t-1}) / e_t` for a divergence D other than the squared distance; but not
+the printed map of `lq`, which minimises nothing, nor `elastic_net` as FTRL, the minimiser over the
+sum of all gradients.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Bregman(Retention):
 
     kind: ClassVar[str] = "bregman"
     equation: ClassVar[str] = "W = f(A), f = sigmoid or identity"
-    source: ClassVar[str] = "MIRAS 2504.13173, section 4, Bregman divergence"
+    source: ClassVar[str] = "MIRAS 2504.13173, section 5.2, Bregman divergence"
     linear: ClassVar[bool] = False
     kept: ClassVar[str] = "A_{t-1}"
 

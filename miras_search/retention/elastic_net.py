@@ -51,7 +51,10 @@ class ElasticNet(Retention):
     def formula(self) -> str:
         if self.form == "ftrl":
             return f"W = S_{{{self.sparsity:g}}}(A), a_t = 1"
-        return f"W = S_{{{self.sparsity:g} z}}(A), a_t = 1 / (1 + e_t g_t), z = a_t e_t"
+        return (
+            f"W = S_{{{self.sparsity:g} z}}(A), a_t = 1 / (1 + e_t g_t), "
+            "z = a_t e_t, and every write is scaled by a_t too"
+        )
 
     def coefficients(self) -> tuple[Coefficient, ...]:
         return (penalty(self.ridge, self.per),) if self.form == "proximal" else ()

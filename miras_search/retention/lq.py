@@ -35,7 +35,7 @@ class Lq(Retention):
         "W = A / ||A||_q^(q-2) (printed) or sign(A) |A|^(p-1) / ||A||_p^(p-2) (exact), "
         "1/p + 1/q = 1"
     )
-    source: ClassVar[str] = "MIRAS 2504.13173, eq 24-25 and section 4"
+    source: ClassVar[str] = "MIRAS 2504.13173, eq 24-25 and section 5.2"
     linear: ClassVar[bool] = False
     kept: ClassVar[str] = "a_t A_{t-1}"
 

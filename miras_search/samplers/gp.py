@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STARTS = 5
 """Random points before there is a model."""
+MOST = 500
+"""Results that the model knows, the best and the latest: its time grows with their cube."""
 DRAWS = 32
 """Kernels drawn from their prior; the likeliest is used."""
 SPREAD = 1.0
@@ -50,19 +52,22 @@ class Gp(Sampler):
 
     def propose(self, tried: Sequence[Tried], rng: random.Random) -> Move | None:
         points = {trial.point for trial in tried}
-        known = {trial.point: trial.score for trial in tried if trial.score is not None}
+        known = [(trial.point, trial.score) for trial in tried if trial.score is not None]
         running = [trial.point for trial in tried if trial.score is None]
-        if len(tried) < STARTS or len({*known.values()}) < 2:
+        if len(tried) < STARTS or len({score for _, score in known}) < 2:
             point = self.domain.random(points, rng)
             return None if point is None else Move(point)
-        top = max(known, key=lambda point: known[point])
+        top, _ = max(known, key=lambda one: one[1])
+        if len(known) > MOST:
+            best = sorted(known[: -MOST // 2], key=lambda one: -one[1])[: MOST // 2]
+            known = [*best, *known[-MOST // 2 :]]
         options = self.domain.options(top, points, rng)
         if not options:
             return None
-        places = self._places([*known, *running, *options])
+        places = self._places([*(point for point, _ in known), *running, *options])
         ends = len(known), len(known) + len(running)
         seen, believed, left = np.split(places, ends)
-        posterior = _likeliest(seen, normal_scores(np.array([*known.values()])), rng)
+        posterior = _likeliest(seen, normal_scores(np.array([score for _, score in known])), rng)
         if running:
             posterior = posterior.given(believed, posterior.mean(believed))
         return Move(options[int(posterior.improvement(left).argmax())])

@@ -168,8 +168,7 @@ class Odometer:
         return self._turn(len(labels))
 
     def number(self, name: str, range: Range) -> float | int:
-        values = list(range.values())
-        return values[self._turn(len(values))]
+        return range.at(self._turn(range.count() or 0))
 
     def _turn(self, size: int) -> int:
         if self.asked == len(self.wheels):

@@ -141,7 +141,9 @@ class Pool:
 
     def distances(self, forms: np.ndarray) -> np.ndarray:
         """[points], the fewest axes in which each differs from any of `forms`."""
-        apart = (self.forms[:, None] != forms).sum(-1).min(1)
+        apart = np.full(len(self.forms), len(self.codes))
+        for form in np.unique(forms, axis=0):  # one after another: there may be thousands
+            apart = np.minimum(apart, (self.forms != form).sum(-1))
         return np.minimum.reduceat(apart, self.first)
 
     def _nearest(self, forms: np.ndarray, tried: Collection[int], rng: random.Random) -> int | None:

@@ -30,7 +30,7 @@ class Bytes(AtLengths):
 
     Training windows begin anywhere, chosen by the seed. Held-out windows lie end to end in their
     files, spread evenly, the same for every seed. Further evaluations read the test files at
-    other lengths, so that only the context differs.
+    other lengths: a longer window is of files that are as long, so that text differs as well.
     """
 
     kind: ClassVar[str] = "bytes"

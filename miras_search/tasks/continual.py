@@ -34,7 +34,7 @@ class Continual(Task):
     - facts: new cues (1 .. vocab/2 - 1) and their answers (vocab/2 .. vocab - 1), to be told
       exactly. The target at the end of a cue is its answer.
     - classes: the same, but wherever a cue is seen each of its tokens is replaced with probability
-      `noise` by any other: lessons and questions are different examples of a class.
+      `noise` by any: lessons and questions are different examples of a class.
     - domains: text in a new language, which is a cycle through `items` tokens of 1 .. vocab - 1
       that is left for any place on it with probability `noise`. A question is further text, and
       each of its next tokens is a target. Languages share tokens by accident: more with less vocab.
@@ -152,9 +152,9 @@ class Continual(Task):
     def levels(self, split: str) -> Levels:
         """Chance is any answer, the plateau any that was read: of the stream, or of the language.
 
-        The ceiling of classes is derived as an upper bound, for who knows the prototypes and which
-        tokens were replaced; if all were, an item of the episode is guessed. That of domains is for
-        who knows the language, and unknown where it was not read before.
+        The ceiling of classes is derived, for who knows the prototypes and which tokens were
+        replaced, and takes each question alone; if all were, an item of the episode is guessed.
+        That of domains is for who knows the language, and unknown where it was not read before.
         """
         self.check_split(split)
         read, on = self.cells.get(split, (None, 0))

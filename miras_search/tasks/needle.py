@@ -53,9 +53,9 @@ class Needle(Haystack):
     That the W of Titans is single_3 is inferred: Titans does not say so. With more keys (RULER's
     niah_multikey_1 has 4) the other needles are the same sentence with other keys and values.
 
-    In running text the needle of example i is at step i mod `depths` of equal steps from the
-    beginning to the end of the haystack, at the first word that begins there or after; the others
-    are at other steps. In repeated sentences each is at the first sentence that begins at or after
+    In running text the needle is at one of `depths` equal steps from the beginning to the end of
+    the haystack, drawn at random, at the first word that begins there or after; the others are at
+    other steps. In repeated sentences each is at the first sentence that begins at or after
     a share of the haystack drawn at random.
 
     Where it differs from RULER: depth is counted in bytes, not sentences, and a needle stands
@@ -158,8 +158,8 @@ class Needle(Haystack):
         needles = [self._needle(key, value).encode() for key, value in values.items()]
         rest = sum(len(needle) + 1 for needle in needles) + len(question) + len(answer)
         depths = self._depths
-        own = self._cells[split] if "@" in split else depths[index % self.depths]
         if self.uses_files:
+            own = self._cells[split] if "@" in split else random.choice(depths)
             haystack, ending = excerpt(text, self.length_of(split) - rest, random), b" "
             depths.remove(own)
             shares = [own, *random.sample(depths, self.keys - 1)]
@@ -167,7 +167,7 @@ class Needle(Haystack):
             haystack, ending = noise(self.length_of(split) - rest), b". "
             shares = [random.random() for _ in needles]
             if "@" in split:
-                shares[0] = own
+                shares[0] = self._cells[split]
         places = [after(haystack, share, ending) for share in shares]
         return hide(haystack, needles, places) + question, answer
 

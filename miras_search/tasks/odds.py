@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from functools import cache
 
@@ -16,8 +17,12 @@ def most_frequent(draws: int, values: int) -> float:
     import numpy as np
 
     rate = draws / values
-    poisson = np.cumprod([np.exp(-rate), *(rate / np.arange(1, draws + 1))])
-    total = np.cumprod([np.exp(-draws), *(draws / np.arange(1, draws + 1))])[-1]
+
+    def poisson_of(mean: float, count: int) -> float:  # by logarithms, as exp(-746) is 0
+        return math.exp(count * math.log(mean) - mean - math.lgamma(count + 1))
+
+    poisson = np.array([poisson_of(rate, count) for count in range(draws + 1)])
+    total = poisson_of(draws, draws)
 
     def within(most: int) -> float:
         sums, power, left = np.ones(1), poisson[: most + 1], values
