@@ -201,7 +201,7 @@ def test_overrides(tmp_path):
     space.write_text(GOOD)
     recipe.write_text("task: mqar\nlr: 1e-3\nsize: {width: 8}\n")
     assert problems(load_pair, space, recipe, ["size[0]=3"]) == [
-        "command line 'size[0]=3': size[0]: unknown key '0': expected one of: layers, mlp, width"
+        "command line 'size[0]=3': unknown key '0': expected one of: layers, mlp, width"
     ]
     broken = [*told(tmp_path, "heads: ${bias[0]}\n" + GOOD)]
     assert broken == ["1: heads: '${bias[0]}' refers to nothing in this file"]

@@ -69,6 +69,7 @@ def test_what_it_imports_is_required(site):
                 assert known or found & asked, f"{file.name} imports {top}"
 
 
+@pytest.mark.slow  # `make wheel` runs it too, with nothing else installed
 def test_it_runs_away_from_the_checkout(site):
     where = ran(site, "-c", "import miras_search; print(miras_search.__file__)").strip()
     assert Path(where) == site / "miras_search" / "__init__.py"
