@@ -18,7 +18,7 @@ import wandb_study
 from study_files import command, write
 from wandb_server import ENTITY, Server, serving
 
-from miras_search import finals, pareto, wandb_log, wandb_sync
+from miras_search import finals, pareto, wandb_log, wandb_report, wandb_sync
 from miras_search.errors import UserError
 from miras_search.folder import StudyFolder
 from miras_search.plan import plan
@@ -338,3 +338,16 @@ def test_what_sync_cannot_do_is_one_message(
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1].startswith(told)
         assert "Traceback" not in done.stderr
+
+
+def test_the_saved_report_is_of_the_search_and_of_what_differs_there(tmp_path: Path) -> None:
+    how = samples.recipe(finalists=1, seeds=3)
+    one, attention = samples.variants()[0], samples.variants()[-1]
+    records = [samples.record(0, one, 0.9, how=how), samples.record(1, attention, 0.8, how=how)]
+    folder = samples.folder(tmp_path / "study", how, records)
+    # Attention has no bias that could differ from that of the other.
+    assert wandb_report._varied(folder) == ["memory"]
+    wr = pytest.importorskip("wandb_workspaces.reports.v2")
+    grids = [b for b in wandb_report._blocks(wr, folder, "me", []) if isinstance(b, wr.PanelGrid)]
+    (trials,) = [runs for grid in grids for runs in grid.runsets if runs.name == "trial"]
+    assert "Config('phase') = 'search'" in trials.filters
