@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from errno import EACCES, EDQUOT, EEXIST, EFBIG, EISDIR, ENOSPC, ENOTDIR, EPERM, EROFS
+from errno import EACCES, EDQUOT, EEXIST, EFBIG, EIO, EISDIR, ENOSPC, ENOTDIR, EPERM, EROFS, ESTALE
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -52,8 +52,8 @@ MANY = {
 }
 """Arguments of any number, and what one of them is."""
 
-OF_FILES = {EACCES, EPERM, EEXIST, EISDIR, ENOTDIR, EROFS, ENOSPC, EDQUOT, EFBIG}
-"""What users can do something about: rights, something else in the way, no room."""
+OF_FILES = {EACCES, EPERM, EEXIST, EISDIR, ENOTDIR, EROFS, ENOSPC, EDQUOT, EFBIG, EIO, ESTALE}
+"""Rights, something else in the way, no room, a disk that fails: no fault of this program."""
 
 SHOWN = 20
 """Variants, and reasons, that `plan` prints."""
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {problem}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _unread()
         return 0
     except OSError as error:
         if error.errno not in OF_FILES:
@@ -94,13 +94,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _unread() -> None:
+    """Nobody reads what is printed: what follows goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _console(**how: Any) -> Console:
     """What tables are printed on."""
     from rich.console import Console
 
     class Ours(Console):
         def on_broken_pipe(self) -> None:
-            raise  # of rich, which would end with the code of a failure
+            _unread()  # and go on: rich would end the command here, as if it had failed
 
     return Ours(**how)
 
@@ -182,7 +187,6 @@ def _resume(options: Any) -> int:
 
 
 def _run(space: Space, recipe: Recipe) -> int:
-
     from miras_search.sweep import sweep
 
     records = sweep(space, recipe, _console()).records()
@@ -190,7 +194,6 @@ def _run(space: Space, recipe: Recipe) -> int:
 
 
 def _compare(options: Any) -> int:
-
     from miras_search.compare import compare
     from miras_search.report import comparison
 
@@ -211,7 +214,6 @@ def _export(options: Any) -> int:
 
 
 def _report(options: Any) -> int:
-
     from miras_search.folder import StudyFolder
     from miras_search.report.html import write_report
     from miras_search.report.leaderboard import terminal, write_csv
@@ -226,7 +228,6 @@ def _report(options: Any) -> int:
 
 
 def _watch(options: Any) -> int:
-
     from miras_search.folder import StudyFolder
     from miras_search.watch import Settings, watch
 
@@ -262,7 +263,6 @@ def _wandb_report(options: Any) -> int:
 
 
 def _replay(options: Any) -> int:
-
     from miras_search.folder import StudyFolder
     from miras_search.replay import replay
 
@@ -310,7 +310,6 @@ def _apart(words: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def _simulate(options: Any) -> int:
-
     from miras_search.benchmark.simulate import Settings, simulate
 
     print(simulate(options.table, _settings(Settings, options.replays), _console()))
@@ -318,7 +317,6 @@ def _simulate(options: Any) -> int:
 
 
 def _plan(options: Any) -> int:
-
     from miras_search import reach
     from miras_search.estimate import seconds
     from miras_search.recipe import load_pair

@@ -39,7 +39,7 @@ def _learning(function: Callable[..., R]) -> Callable[..., R]:
 
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> R:
-        if not torch.is_inference_mode_enabled():
+        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
             return function(*arguments, **named)
         with torch.inference_mode(False), torch.no_grad():
             known = {name: _recordable(x) for name, x in named.items()}

@@ -71,7 +71,7 @@ class Study:
         folder = StudyFolder(Path(recipe.out or Path("runs") / name))
         asked = {"space": space.digest, "recipe": recipe.digest}
         if not folder.study_file.is_file():
-            if folder.taken:
+            if folder.taken and not folder.study_file.is_file():  # made just now
                 told = "is taken: expected a new folder or a study's in out="
                 raise UserError(f"{folder.path}: {told}")
             sources = _sources(recipe)
@@ -82,6 +82,8 @@ class Study:
                 with folder.lock():
                     # Another sweep may have been quicker.
                     if not folder.study_file.is_file():
+                        # Of one that was cut off before it began.
+                        folder.warm_start_file.unlink(missing_ok=True)
                         if sources:
                             warm_start.write(folder.warm_start_file, sources)
                         folder.create({"name": name, "id": unique, **asked}, space, recipe)

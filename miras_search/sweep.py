@@ -40,9 +40,12 @@ def sweep(space: Space, recipe: Recipe, console: Console) -> StudyFolder:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
         try:
             _execute(study, console)
-        finally:
-            # An interrupted sweep is reported as far as it came.
-            _conclude(study, console)
+        except OSError:  # nothing more can be written
+            raise
+        except BaseException:
+            _conclude(study, console)  # an interrupted sweep is reported as far as it came
+            raise
+        _conclude(study, console)
     return study.folder
 
 

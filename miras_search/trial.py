@@ -68,7 +68,7 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
     interrupted trial has no record.
 
     Raises:
-        OSError: there is no room for what was found, and so no record: the trial can run again.
+        OSError: what was found cannot be written, and so there is no record: it can run again.
     """
     import torch
 
@@ -82,7 +82,8 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
 
     def close(state: Ending, reason: str | None) -> TrialRecord:
         seconds = time.monotonic() - began
-        record = outcome(spec, state, reason, curve=tuple(curve), seconds=seconds, **found)
+        told = found | {"reason": reason or found.get("reason")}
+        record = outcome(spec, state, curve=tuple(curve), seconds=seconds, **told)
         record.write(Path(spec.folder) / RECORD)
         return record
 
@@ -92,18 +93,21 @@ def run(spec: TrialSpec, on_point: Callable[[Point], None] = lambda point: None)
             found["threads"] = torch.get_num_threads()
             found |= _train(spec, keep, rank)
     except Exception as error:
-        if is_full(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), spec.folder) from error
+        if full := no_room(error, spec.folder):
+            raise full from error
         state, reason = ended(error)
-    return close(state, found.pop("reason", None) or reason)
+    return close(state, reason)
 
 
-def is_full(error: Exception | None) -> bool:
-    """Whether a disk or a quota is full, or a file grew larger than files may be."""
-    if isinstance(error, OSError):
-        return error.errno in FULL
-    # As safetensors tells it.
-    return any(f"(os error {code})" in str(error) for code in FULL)
+def no_room(error: Exception, where: str) -> OSError | None:
+    """That a disk or a quota is full or a file grew larger than files may be, if that is what an
+    error says; `where` is told if it does not say that."""
+    for code in FULL:
+        if isinstance(error, OSError) and error.errno == code:
+            return OSError(code, os.strerror(code), error.filename or where)
+        if f"(os error {code})" in str(error):  # as safetensors tells it
+            return OSError(code, os.strerror(code), where)
+    return None
 
 
 def follow(spec: TrialSpec, rank: ranks.Rank) -> tuple[Ending, str] | None:

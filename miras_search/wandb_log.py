@@ -169,7 +169,7 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
         log.close(exit_code=0 if state == "pruned" else 1)
         raise
     except SystemExit:  # as Ray ends a trial that it was told to stop
-        log.ended("pruned", "its score was not among the best")
+        log.ended("pruned", "it was stopped before its end")
         log.close(exit_code=0)
         raise
     except BaseException:

@@ -109,9 +109,10 @@ def known(api: Any, study: str) -> dict[str, Any]:
     Raises:
         UserError: the server does not answer.
     """
+    only = {"group": study}
     with asking():
         try:
-            return {run.id: run for run in api.runs(PROJECT, filters={"group": study})}
+            return {run.id: run for run in api.runs(PROJECT, filters=only, lazy=False)}
         except ValueError:  # no such project yet
             return {}
 

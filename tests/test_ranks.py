@@ -73,13 +73,6 @@ def test_two_processes_train_as_one(tmp_path, six_threads):
 
 
 @pytest.mark.slow
-def test_a_long_evaluation_is_shared_by_all(tmp_path):
-    """Of which a batch would have one example."""
-    record = run(spec(tmp_path, 2, "task.evaluate_at=[[8194, 2]]", "task.further_examples=3"))
-    assert (record.state, record.reason) == ("complete", None)
-    assert record.metrics["8194x2/accuracy"] >= 0
-
-
 def test_all_stop_when_the_first_is_told_to(tmp_path):
     def stop(point):
         raise Pruned(f"at {point.step}")
@@ -130,3 +123,11 @@ def test_shares_make_the_batch():
     for whole, *mine in zip(batches(), *shares, strict=True):
         assert all(mine)
         assert sorted(whole) == sorted(chain(*mine))
+
+
+@pytest.mark.slow  # imports everything anew
+def test_a_long_evaluation_is_shared_by_all(tmp_path):
+    """Of which a batch would have one example."""
+    record = run(spec(tmp_path, 2, "task.evaluate_at=[[8194, 2]]"))
+    assert (record.state, record.reason) == ("complete", None)
+    assert record.metrics["8194x2/accuracy"] >= 0

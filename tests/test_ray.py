@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -201,35 +202,68 @@ def test_a_trial_that_always_dies_is_given_up(tmp_path: Path) -> None:
         assert view.events[-1] == ("started", 1)
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [(RuntimeError("no such version"), "RuntimeError: no such version"), (ENOSPC, None)],
-)
-def test_what_a_worker_raises_outside_of_the_training_is_told_at_once(
-    tmp_path: Path, error: Exception | int, said: str | None
+@pytest.mark.slow  # a Ray of its own
+@pytest.mark.parametrize("how", ["spec", "folder"])
+def test_what_a_worker_raises_outside_of_a_trial_is_told_at_once(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would be the same again; but where there is no room, there may be later."""
+    """It would be the same again; but what cannot be written may be later."""
     set_up_ray(None)
+    from miras_search.executor import ray
+
+    suggest = ray.Asker.suggest
+
+    def broken(self: Any, trial_id: str) -> Any:
+        given = suggest(self, trial_id)
+        if isinstance(given, dict) and how == "spec":
+            return {"spec": "{}"}
+        if isinstance(given, dict):
+            folder = Path(json.loads(given["spec"])["folder"])
+            folder.parent.mkdir(exist_ok=True)
+            folder.touch()
+        return given
+
+    monkeypatch.setattr(ray.Asker, "suggest", broken)
+    view = Silent()
+    pair = load_pair(*write(tmp_path), [f"out={tmp_path / 'out'}", "trials=2", "executor=ray"])
+    with Study.begin(*pair) as study:
+        if how == "spec":
+            ray.execute(study, 1, view)  # pyright: ignore[reportArgumentType]
+            assert [(r.number, r.state) for r in study.records] == [(0, "failed"), (1, "failed")]
+            assert all("ValidationError" in (r.reason or "") for r in study.records)
+        else:
+            with pytest.raises(OSError, match="trials/00000"):
+                ray.execute(study, 1, view)  # pyright: ignore[reportArgumentType]
+            assert not study.records
+    assert ("lost", 0) not in view.events
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("why"), OSError(ENOSPC, os.strerror(ENOSPC))])
+def test_what_cannot_be_written_ends_a_study_and_other_errors_a_trial(
+    tmp_path: Path, raised: Exception
+) -> None:
+    set_up_ray(None)
+    from ray import cloudpickle
     from ray.exceptions import RayTaskError
 
     from miras_search.executor import ray
 
-    raised = OSError(error, os.strerror(error)) if isinstance(error, int) else error
+    (tmp_path / "error.pkl").write_bytes(cloudpickle.dumps(RayTaskError("_trainable", "", raised)))
     pair = load_pair(*write(tmp_path), [f"out={tmp_path / 'out'}", "trials=2"])
     with Study.begin(*pair) as study:
         asker = ray.Asker(study, Silent())  # pyright: ignore[reportArgumentType]
         assert asker.suggest("one")
-        found = RayTaskError("_trainable", "", raised)
-        trial = SimpleNamespace(trial_id="one", get_pickled_error=lambda: found)
+        trial = SimpleNamespace(trial_id="one", pickled_error_file=str(tmp_path / "error.pkl"))
         ray.Stopper(asker).on_trial_error(None, trial)  # pyright: ignore[reportArgumentType]
         asker.on_trial_complete("one", error=True)
-        if said:
-            assert [(r.state, r.reason) for r in study.records] == [("failed", said)]
+        asker.on_trial_complete("one", error=True)  # as Ray does after a failure in there
+        if isinstance(raised, RuntimeError):
+            assert [r.reason for r in study.records] == ["RuntimeError: why"]
             assert asker.suggest("two")
         else:
             assert not study.records
             assert asker.suggest("two") == ray.Searcher.FINISHED
-            assert asker.full is raised
+            assert isinstance(asker.broken, OSError)
             again = study.ask()
             assert again
             assert again.number == 0

@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import optuna
@@ -14,6 +15,7 @@ from made_tables import RECIPE, pool
 
 from miras_search import samplers
 from miras_search.recipe import Recipe
+from miras_search.samplers import gp
 from miras_search.samplers.base import SPEC, Exhausted, Sampler, Tried
 from miras_search.samplers.evolution import POPULATION, TOURNAMENT
 from miras_search.search.candidate import OptunaChooser, draw
@@ -250,6 +252,24 @@ def test_a_neighbourhood_without_an_end_is_left_after_some_tries() -> None:
     while (point := made.neighbour(origin, tried, rng)) is not None:
         tried.add(point)
     assert 10 < len(tried) < 50
+
+
+def test_a_model_of_many_results_knows_the_best_and_the_latest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gp, "MOST", 8)
+    seen = []
+    likeliest = gp._likeliest
+
+    def noted(places: Any, values: Any, rng: Any) -> Any:
+        seen.append(len(values))
+        return likeliest(places, values, rng)
+
+    monkeypatch.setattr(gp, "_likeliest", noted)
+    made = small()
+    tried = run(gp.Gp(made, 0), 14)
+    assert seen == [5, 6, 7, 8, 8, 8, 8, 8, 8]
+    assert len({one.point for one in tried}) == 14
 
 
 def test_evolution_changes_one_axis_of_one_that_is_alive() -> None:

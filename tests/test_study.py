@@ -10,7 +10,6 @@ import json
 import math
 import multiprocessing
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -29,7 +28,7 @@ from miras_search import deaths, samplers
 from miras_search.errors import UserError
 from miras_search.executor import cores, local
 from miras_search.folder import WEIGHTS, StudyFolder
-from miras_search.lit import MemoryModule, TaskData
+from miras_search.lit import Batch, MemoryModule
 from miras_search.merge import merge
 from miras_search.recipe import load_pair
 from miras_search.record import Ending, Point, TrialRecord, write_whole
@@ -330,7 +329,7 @@ def test_a_disk_that_is_full_ends_the_sweep_and_what_it_cost_runs_again(tmp_path
     shell = ["bash", "-c", sweep]
     done = subprocess.run(shell, capture_output=True, text=True, timeout=300, env=home)
     assert done.returncode == 2, done.stderr
-    assert re.fullmatch(rf"error: {tmp_path}/out/\S+: File too large\n", done.stderr)
+    assert done.stderr == f"error: {tmp_path}/out/trials/00000: File too large\n"
     assert not results(tmp_path / "out")
     again = run("sweep", *write(tmp_path), f"out={tmp_path / 'out'}", "trials=2", "size.width=32")
     assert again.returncode == 0, again.stderr
@@ -454,20 +453,19 @@ def test_what_decides_nothing_costs_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A set that does not fit into memory is left out, and the weights are there."""
-    loader = TaskData.loader
+    step = MemoryModule.validation_step
 
-    def full(self: TaskData, split: str) -> object:
-        if split == "32x4":
-            raise torch.OutOfMemoryError("32 tokens")
-        return loader(self, split)
+    def full(self: MemoryModule, batch: Batch, index: int) -> None:
+        if batch[0].shape[1] == 24:
+            raise torch.OutOfMemoryError("24 tokens")
+        step(self, batch, index)
 
-    monkeypatch.setattr(TaskData, "loader", full)
+    monkeypatch.setattr(MemoryModule, "validation_step", full)
     record = one_trial(tmp_path, "task.evaluate_at=[[24, 2], [32, 4]]")
     assert record.state == "complete"
-    assert {"test/accuracy", "24x2/accuracy"} <= {*record.metrics}
-    assert "32x4/accuracy" not in record.metrics
-    assert record.reason
-    assert record.reason.startswith("not judged on 32x4: out of memory")
+    assert {"test/accuracy", "32x4/accuracy"} <= {*record.metrics}
+    assert "24x2/accuracy" not in record.metrics
+    assert record.reason == "not judged on 24x2: out of memory (OutOfMemoryError: 24 tokens)"
     assert (tmp_path / "out" / "trials" / "00000" / WEIGHTS).is_file()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -25,7 +25,7 @@ from ray.tune.search import Searcher
 
 from miras_search.errors import UserError
 from miras_search.record import Point, TrialRecord
-from miras_search.trial import TrialSpec, ended, is_full, outcome, run
+from miras_search.trial import TrialSpec, ended, outcome, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -78,8 +78,8 @@ def execute(study: Study, workers: int | None, view: Progress) -> None:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         ).fit()
-    if asker.full:
-        raise asker.full
+    if asker.broken:
+        raise asker.broken
     # Whatever Ray kept there, the study has it.
     shutil.rmtree(storage, ignore_errors=True)
 
@@ -105,11 +105,11 @@ class Asker(Searcher):
         self.running: dict[str, Running] = {}
         self.deaths: Counter[int] = Counter()
         """Of the processes of each trial."""
-        self.full: Exception | None = None
-        """No trial can write what it found: the study ends here, and goes on when there is room."""
+        self.broken: OSError | None = None
+        """What a trial found cannot be written: the study ends here, to go on when it can."""
 
     def suggest(self, trial_id: str) -> Any:
-        spec = None if self.full else self.study.ask()
+        spec = None if self.broken else self.study.ask()
         if spec is None:
             # What runs may have to end before there is more to ask.
             return None if self.running else Searcher.FINISHED
@@ -128,13 +128,15 @@ class Asker(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        running = self.running.pop(trial_id)
+        running = self.running.pop(trial_id, None)
+        if running is None:  # what failed in here makes Ray tell it once more
+            return
         spec = running.spec
         record = self.study.folder.record(spec.number)
         if record is None and result and "record" in result:
             record = TrialRecord.model_validate_json(result["record"])
-        if record is None and is_full(running.error):
-            self.full = running.error
+        if record is None and isinstance(running.error, OSError):
+            self.broken = running.error
             self.study.give_back(spec.number)
             return
         if record is None and running.stop is None and running.error is None:
@@ -150,8 +152,12 @@ class Asker(Searcher):
             reason = running.stop or (ended(running.error)[1] if running.error else died)
             seconds = (result or {}).get("time_total_s", 0)
             record = outcome(spec, state, reason, curve=tuple(running.curve), seconds=seconds)
-        record.write(self.study.folder.record_file(spec.number))
-        self.study.tell(record)
+        try:
+            record.write(self.study.folder.record_file(spec.number))
+            self.study.tell(record)
+        except OSError as cause:
+            self.broken = cause
+            return
         self.view.finished(record)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -178,8 +184,10 @@ class Stopper(FIFOScheduler):
         return self.STOP if stop else self.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Ray tells the searcher that a trial failed, and not of what."""
-        error = trial.get_pickled_error()
+        """Ray tells the searcher that a trial failed, and not of what. At this moment that is in a
+        file of this machine, and not yet where the trial keeps its own."""
+        file = trial.pickled_error_file
+        error = cloudpickle.loads(Path(file).read_bytes()) if file else None
         if isinstance(error, RayTaskError) and trial.trial_id in self.asker.running:
             self.asker.running[trial.trial_id].error = error.cause or error
 
