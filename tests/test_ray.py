@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import socket
 import subprocess
@@ -200,42 +199,6 @@ def test_a_trial_that_always_dies_is_given_up(tmp_path: Path) -> None:
         assert [(r.number, r.state) for r in study.records] == [(0, "failed")]
         assert asker.suggest("next") is not None
         assert view.events[-1] == ("started", 1)
-
-
-@pytest.mark.slow  # a Ray of its own
-@pytest.mark.parametrize("how", ["spec", "folder"])
-def test_what_a_worker_raises_outside_of_a_trial_is_told_at_once(
-    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would be the same again; but what cannot be written may be later."""
-    set_up_ray(None)
-    from miras_search.executor import ray
-
-    suggest = ray.Asker.suggest
-
-    def broken(self: Any, trial_id: str) -> Any:
-        given = suggest(self, trial_id)
-        if isinstance(given, dict) and how == "spec":
-            return {"spec": "{}"}
-        if isinstance(given, dict):
-            folder = Path(json.loads(given["spec"])["folder"])
-            folder.parent.mkdir(exist_ok=True)
-            folder.touch()
-        return given
-
-    monkeypatch.setattr(ray.Asker, "suggest", broken)
-    view = Silent()
-    pair = load_pair(*write(tmp_path), [f"out={tmp_path / 'out'}", "trials=2", "executor=ray"])
-    with Study.begin(*pair) as study:
-        if how == "spec":
-            ray.execute(study, 1, view)  # pyright: ignore[reportArgumentType]
-            assert [(r.number, r.state) for r in study.records] == [(0, "failed"), (1, "failed")]
-            assert all("ValidationError" in (r.reason or "") for r in study.records)
-        else:
-            with pytest.raises(OSError, match="trials/00000"):
-                ray.execute(study, 1, view)  # pyright: ignore[reportArgumentType]
-            assert not study.records
-    assert ("lost", 0) not in view.events
 
 
 @pytest.mark.parametrize("raised", [RuntimeError("why"), OSError(ENOSPC, os.strerror(ENOSPC))])
