@@ -342,7 +342,10 @@ def test_an_accelerator_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("words", [("show", "yaad"), ("simulate", "recall", "replays=2")])
+@pytest.mark.parametrize(
+    "words",
+    [("show", "yaad"), ("simulate", "recall", "replays=2", "methods=[random]", "budget=0.05")],
+)
 def test_who_reads_no_further_ends_a_command_without_a_fault(tmp_path: Path, words: tuple) -> None:
     line = f"{shlex.join(command(*words))} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
