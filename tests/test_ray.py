@@ -201,6 +201,29 @@ def test_a_trial_that_always_dies_is_given_up(tmp_path: Path) -> None:
         assert view.events[-1] == ("started", 1)
 
 
+@pytest.mark.slow  # a Ray of its own
+def test_what_a_worker_raises_outside_of_a_trial_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up_ray(None)
+    from miras_search.executor import ray
+
+    suggest = ray.Asker.suggest
+
+    def broken(self: Any, trial_id: str) -> Any:
+        given = suggest(self, trial_id)
+        return {"other": "spec"} if isinstance(given, dict) else given
+
+    monkeypatch.setattr(ray.Asker, "suggest", broken)
+    view = Silent()
+    pair = load_pair(*write(tmp_path), [f"out={tmp_path / 'out'}", "trials=2", "executor=ray"])
+    with Study.begin(*pair) as study:
+        ray.execute(study, 1, view)  # pyright: ignore[reportArgumentType]
+        assert [(r.number, r.state) for r in study.records] == [(0, "failed"), (1, "failed")]
+        assert {r.reason for r in study.records} == {"KeyError: 'spec'"}
+    assert ("lost", 0) not in view.events
+
+
 @pytest.mark.parametrize("raised", [RuntimeError("why"), OSError(ENOSPC, os.strerror(ENOSPC))])
 def test_what_cannot_be_written_ends_a_study_and_other_errors_a_trial(
     tmp_path: Path, raised: Exception
