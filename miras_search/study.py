@@ -71,7 +71,7 @@ class Study:
         folder = StudyFolder(Path(recipe.out or Path("runs") / name))
         asked = {"space": space.digest, "recipe": recipe.digest}
         if not folder.study_file.is_file():
-            if folder.taken and not folder.study_file.is_file():  # made just now
+            if folder.taken and not folder.study_file.is_file():  # by another sweep, just now
                 told = "is taken: expected a new folder or a study's in out="
                 raise UserError(f"{folder.path}: {told}")
             sources = _sources(recipe)

@@ -255,7 +255,8 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank)
         for split in task.evaluations:
             try:
                 judge(split)
-            except Exception as error:  # what decides nothing costs no trial
+            # What decides nothing costs no trial; a rank would wait for one that ran out.
+            except (MemoryError, RuntimeError) as error:
                 state, why = ended(error)
                 if state != "out of memory" or rank.count > 1:
                     raise

@@ -286,7 +286,10 @@ def test_a_study_that_was_cut_off_while_it_was_made_is_made_again(
         killed.setattr("miras_search.folder.write_whole", cut)
         with pytest.raises(KeyboardInterrupt):
             begin(tmp_path)
+    # What it was to begin with is not for one that begins with nothing.
+    (tmp_path / "out" / "warm_start.json").write_text("[]")
     with begin(tmp_path) as study:
+        assert not study.folder.warm_start_file.exists()
         assert len(pretend(study)) == 8
 
 

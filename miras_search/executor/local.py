@@ -102,7 +102,7 @@ class Worker:
         """The number of the running trial, and its next point or, at its end, its record.
 
         Raises:
-            OSError: there is no room for what it found; see `trial.run`.
+            OSError: what it found cannot be written; see `trial.run`.
         """
         assert self.spec is not None
         try:

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, count
@@ -186,8 +186,9 @@ class Stopper(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Ray tells the searcher that a trial failed, and not of what. At this moment that is in a
         file of this machine, and not yet where the trial keeps its own."""
-        file = trial.pickled_error_file
-        error = cloudpickle.loads(Path(file).read_bytes()) if file else None
+        file, error = trial.pickled_error_file, None
+        with suppress(Exception):  # what cannot be read again is taken for a death
+            error = cloudpickle.loads(Path(file).read_bytes()) if file else None
         if isinstance(error, RayTaskError) and trial.trial_id in self.asker.running:
             self.asker.running[trial.trial_id].error = error.cause or error
 
