@@ -151,3 +151,28 @@ def test_what_is_no_mapping_or_no_float_is_refused_by_name():
         memorize(variant, x, x, x, {"step": step}, [x])
     with pytest.raises(ValueError, match=r"k: expected a floating-point tensor, got torch.int64"):
         memorize(variant, x, x.long(), x, {"step": step}, None)
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("lowering", ["reference", "chunked"])
+def test_gradients_are_not_taken_in_inference_mode(lowering, chunk, monkeypatch):
+    """Where some versions of torch return zeros: no memory would learn."""
+    axes = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "gd", "chunk": chunk}
+    variant = Variant.from_dict(axes)
+    inputs = make_inputs(variant, 6)
+    kind, modes = type(variant.bias), []
+
+    def noted(name, whole):
+        def call(*given):
+            modes.append(torch.is_inference_mode_enabled())
+            return whole(*given)
+
+        monkeypatch.setattr(kind, name, call)
+
+    for name in ("gradient", "loss"):
+        noted(name, getattr(kind, name))
+    with torch.inference_mode():
+        copies = inputs.map(torch.clone)
+        run(variant, copies, lowering)
+    assert modes
+    assert not any(modes)
