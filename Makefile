@@ -10,8 +10,9 @@ RECIPE ?= recipes/bytes.yaml
 sweep: $(VENV)/ready
 	$(BIN)/python sweep.py $(SPACE) $(RECIPE) $(ARGS)
 
+# On two cores three processes: many tests wait for others that they have started.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow $(ARGS)
