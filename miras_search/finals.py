@@ -6,7 +6,7 @@ The new seeds have no part in who becomes a finalist, so that their scores do no
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from miras_search import pareto
@@ -84,7 +84,9 @@ class Standing:
     fallen: tuple[TrialRecord, ...]
     """Of each other finalist a run that did not complete."""
     corrected: float
-    """The mean of the first without what it owes to being the best of several."""
+    """An estimate of the mean of the first without what it owes to being the best of several."""
+    looks: int = 1
+    """How often the finals ended, and were then made larger."""
 
     @property
     def first(self) -> Finalist:
@@ -145,19 +147,22 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
     """
     rows: dict[tuple[str, float], dict[int, TrialRecord]] = {}
     shared: list[list[int]] = []
-    sign = 1
+    sign = looks = 1
     for records, recipe in studies:
         if not over(records := list(records), recipe):
             return None
         done = played(records)
+        sizes = set()
         for run in wanted(records, recipe):
+            sizes.add((done[run].recipe["finalists"], done[run].recipe["seeds"]))
             rows.setdefault(run[:2], {}).setdefault(run[2], done[run])
         shared.append(seeds(recipe))
+        looks = max(looks, len(sizes))
         sign = 1 if recipe.task.direction == "maximize" else -1
     each = [[row[seed] for seed in min(shared, key=len)] for row in rows.values()]
     whole = [row for row in each if all(run.score is not None for run in row)]
     fallen = [next((run for run in row if run.score is None), None) for row in each]
-    return _judged(whole, tuple(filter(None, fallen)), sign) if whole else None
+    return replace(_judged(whole, (*filter(None, fallen),), sign), looks=looks) if whole else None
 
 
 def _judged(
@@ -210,7 +215,8 @@ def judged_by(outcome: Standing, recipe: Recipe, metric: str) -> Standing | None
         return None
     sign = 1 if recipe.task.direction == "maximize" else -1
     rows = [[*finalist.runs] for finalist in outcome.finalists]
-    return _judged(rows, (), sign, lambda run: run.metrics[metric])
+    again = _judged(rows, (), sign, lambda run: run.metrics[metric])
+    return replace(again, looks=outcome.looks)
 
 
 def kept(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:

@@ -9,7 +9,12 @@ from miras_search.errors import UserError
 from miras_search.registry import CHOICES
 from miras_search.report import sentences, text
 from miras_search.report.differences import differences
-from miras_search.report.leaderboard import best_per_variant, variant_of
+from miras_search.report.leaderboard import (
+    best_per_variant,
+    label,
+    shared_choices,
+    variant_of,
+)
 from miras_search.wandb_log import PROJECT, SUMMARY, columns, run_id
 from miras_search.wandb_sync import asking, connect, known
 
@@ -61,8 +66,12 @@ def _description(folder: StudyFolder) -> str:
     """What was asked, who is first, how sure that is, and what the ranking does not show."""
     records, recipe = folder.records(), folder.recipe
     entries, outcome = best_per_variant(records, recipe), finals.standing(records, recipe)
-    told = [f"{recipe.task.metric} on {recipe.task.kind}."]
+    told = [f"Validation {recipe.task.metric} on {recipe.task.kind}, {text.better(recipe)}."]
+    if best := finals.winner(records, recipe):
+        first = label(variant_of(best), shared_choices(entries))
+        told.append(f"{sentences.heading(entries, outcome)}. First: {first}.")
     told += sentences.finals(outcome) if outcome else [sentences.verdict(records, outcome, recipe)]
+    told += sentences.contrasts(outcome) if outcome else []
     return " ".join([*told, *sentences.caveats(entries, recipe, outcome)])
 
 

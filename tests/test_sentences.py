@@ -11,7 +11,7 @@ from report_page import check
 from scipy.stats import studentized_range
 from study_samples import figure_rows, planted, printed
 
-from miras_search.finals import standing
+from miras_search.finals import judged_by, standing
 from miras_search.folder import StudyFolder
 from miras_search.registry import kinds
 from miras_search.report import figures, sentences, text
@@ -183,6 +183,59 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
     for sentence in said:
         assert sentence in shown
         assert sentence in flat
+
+
+def test_a_winner_of_finals_that_were_made_larger_is_less_sure():
+    """Each look at equal variants shows one in 5 % at most, so two looks in 10 %."""
+    how = samples.recipe(finalists=2, seeds=3)
+    searched = [
+        samples.record(i, variant, 0.9 - 0.1 * i, how=how)
+        for i, variant in enumerate(samples.variants()[:2])
+    ]
+    apart = [0.9, 0.1, 0.91, 0.11, 0.9, 0.12, 0.92, 0.11, 0.91, 0.1]
+    small = searched + samples.finals(searched, how, apart[:6])
+    outcome = standing(small, how)
+    assert outcome is not None
+    assert "at most 5% of studies say so." in sentences.finals(outcome)[0]
+    larger = how.model_copy(update={"seeds": 5})
+    added = samples.finals(searched, larger, apart)[6:]
+    outcome = standing(small + added, larger)
+    assert outcome is not None
+    assert not outcome.tied
+    told = sentences.finals(outcome)[0]
+    assert "at most 10% of studies say so. That is 5% for each of the 2 sizes" in told
+    again = judged_by(outcome, larger, "test/accuracy")
+    assert again is not None
+    assert again.looks == 2
+    at_once = searched + samples.finals(searched, larger, apart)
+    outcome = standing(at_once, larger)
+    assert outcome is not None
+    assert "at most 5% of studies say so." in sentences.finals(outcome)[0]
+
+
+def test_nothing_is_corrected_where_nothing_was_chosen():
+    how = samples.recipe(finalists=2, seeds=3)
+    searched = [
+        samples.record(i, variant, 0.9 - 0.1 * i, how=how)
+        for i, variant in enumerate(samples.variants()[:2])
+    ]
+    for finalists, said in ((2, True), (1, False)):
+        fewer = how.model_copy(update={"finalists": finalists})
+        runs = samples.finals(searched, fewer, [0.9, 0.1, 0.91, 0.11, 0.92, 0.12][: 3 * finalists])
+        outcome = standing(searched + runs, fewer)
+        assert outcome is not None
+        assert ("luck of being chosen" in " ".join(sentences.finals(outcome))) == said
+
+
+def test_what_did_not_run_yet_is_told(tmp_path):
+    """Of a study that was interrupted, and of the search alone."""
+    how = samples.recipe(trials=10, finalists=1, seeds=3)
+    records = [samples.record(i, samples.variants()[i], 0.5, how=how) for i in range(2)]
+    page = write_report(samples.folder(tmp_path / "study", how, records)).read_text()
+    assert "2 of 2 trials completed. 8 more of the search did not run yet." in page
+    done = [samples.record(i, samples.variants()[i], 0.5, how=how) for i in range(10)]
+    done += samples.finals(done, how, [0.5, 0.4, 0.6])
+    assert sentences.completed(done, 10) == "13 of 13 trials completed."
 
 
 def test_what_means_nothing_is_no_difference():

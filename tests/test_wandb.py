@@ -195,6 +195,9 @@ def test_sync_and_report(offline: Path) -> None:
         # Two variants tell nothing of what matters.
         assert "Parameter Importance" not in [panel["viewType"] for panel in panels]
         assert "does not show that it is better" in report["description"]
+        best = finals.winner(StudyFolder(out).records(), StudyFolder(out).recipe)
+        assert best is not None
+        assert f" First: {variant_of(best).memory} | " in report["description"]
         assert {"leaderboard", "effects"} <= set(json.dumps(panels).replace('"', " ").split())
         assert not server.unknown
 

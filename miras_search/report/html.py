@@ -26,8 +26,10 @@ from miras_search.report.leaderboard import (
     sizes_differ,
     variant_of,
 )
+from miras_search.study import repeats, total_trials
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from jinja2 import Environment
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from miras_search.component import Component
     from miras_search.folder import StudyFolder
     from miras_search.recipe import Recipe
+    from miras_search.record import TrialRecord
     from miras_search.space import Space
     from miras_search.variant import Variant
 
@@ -79,7 +82,7 @@ def write_report(folder: StudyFolder) -> Path:
             metric=recipe.task.metric.replace("_", " "),
             better=text.better(recipe),
             records=records,
-            completed=sentences.completed(records),
+            completed=sentences.completed(records, _trials(folder.space, recipe, records)),
             entries=entries,
             shared=shared_choices(entries),
             sized=sizes_differ(entries),
@@ -194,6 +197,13 @@ def _levels(recipe: Recipe) -> list[dict[str, Any]]:
         for split in recipe.task.splits
         if split != "train" and (continual.cell(split) or (0, 1))[1] == 1
     ]
+
+
+def _trials(space: Space, recipe: Recipe, records: Sequence[TrialRecord]) -> int | None:
+    """How many the search was asked for; of every point of a large space None."""
+    if space.infinite is None and space.combinations <= COUNTED:
+        return total_trials(space, recipe, repeats(records))
+    return recipe.trials
 
 
 def _asked(space: Space, recipe: Recipe, matched: str | None) -> dict[str, str]:

@@ -27,12 +27,14 @@ ONE_RUN = "A score is of one run: who is just behind may belong on it, and the o
 """What is to be known of a front."""
 
 
-def completed(records: Sequence[TrialRecord]) -> str:
-    """How many of the finished trials have a score."""
+def completed(records: Sequence[TrialRecord], asked: int | None = None) -> str:
+    """How many of the finished trials have a score, and how many of the search's are to come."""
     if not records:
         return "No trial has finished."
     complete = sum(record.score is not None for record in records)
-    return f"{complete} of {text.many(len(records), 'trial')} completed."
+    told = f"{complete} of {text.many(len(records), 'trial')} completed."
+    left = (asked or 0) - sum(record.phase == "search" for record in records)
+    return f"{told} {left} more of the search did not run yet." if left > 0 else told
 
 
 def endings(records: Sequence[TrialRecord]) -> str:
@@ -154,7 +156,13 @@ def finals(outcome: Standing) -> list[str]:
     elif not outcome.tied:
         told = [
             f"No other finalist is tied with the first on {seeds} new seeds: where variants are "
-            f"alike, at most {1 - LEVEL:.0%} of studies say so."
+            f"alike, at most {outcome.looks * (1 - LEVEL):.0%} of studies say so."
+            + (
+                f" That is {1 - LEVEL:.0%} for each of the {outcome.looks} sizes of these finals, "
+                "which were made larger after they had ended."
+                if outcome.looks > 1
+                else ""
+            )
         ]
     else:
         which = f"{outcome.tied} of {others} other finalists" if others > 1 else "The other one"
@@ -162,11 +170,13 @@ def finals(outcome: Standing) -> list[str]:
             f"{which} cannot be told from the first on {seeds} new seeds: "
             f"there is no clear winner{behind}."
         ]
-    told.append(
-        f"The mean of the first is {text.score(outcome.first.mean)}; without the luck of being "
-        f"chosen it is {text.score(outcome.corrected)} (chosen on all seeds but one, scored on the "
-        "one left out, on average)."
-    )
+    if others:
+        told.append(
+            f"The mean of the first is {text.score(outcome.first.mean)}, and flatters where others "
+            f"are close; an estimate without the luck of being chosen is "
+            f"{text.score(outcome.corrected)} (chosen on all seeds but one, scored on the one left "
+            "out, on average), which is less sure than the mean."
+        )
     if not min(finalist.margin for finalist in outcome.finalists):
         told.append("Where all runs gave one score, neither interval nor winner can be told.")
     told.append(
