@@ -33,7 +33,8 @@ class Finalist:
     mean: float
     """Of their scores."""
     margin: float
-    """Half the width of the interval of the mean, at 95 %, whoever is first."""
+    """Half the width of the interval of the mean, at 95 %, whoever is first; 0 where all runs gave
+    one score, so that none can be told."""
     tied: bool
     """Whether it is the first or cannot be told from it."""
     beaten: Chance

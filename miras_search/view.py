@@ -123,7 +123,8 @@ class Progress:
         return table([*counted, *told], self._best, running, self.recipe)
 
     def _line(self, record: TrialRecord) -> str:
-        best = f"best {text.score(self._best.score)}" if self._best else "no score yet"
+        best = "best of the search" if record.phase == "finals" else "best"
+        best = f"{best} {text.score(self._best.score)}" if self._best else "no score yet"
         told = [f"{len(self.records)}/{self.total}", _name(record), _ending(record)]
         told += [best, f"{text.duration(record.seconds)}", f"lr {text.rate(record.lr)}"]
         return "  ".join([*told, str(variant_of(record))])

@@ -52,7 +52,8 @@ def test_lines_where_there_is_no_terminal(task):
         view.finished(samples.record(1, second, None, how=how))
         view.finished(samples.record(0, first, better, how=how))
         view.finished(samples.record(2, third, worse, how=how))
-    failed, *completed = screen.file.getvalue().splitlines()
+        view.finished(samples.record(3, first, worse, how=how, phase="finals"))
+    failed, *completed, final = screen.file.getvalue().splitlines()
     assert failed.startswith("1/4  trial 1  failed: <script>")
     assert "no score yet" in failed
     assert "\x1b" not in failed
@@ -60,6 +61,7 @@ def test_lines_where_there_is_no_terminal(task):
     for line, score, number in zip(completed, (better, worse), (0, 2), strict=True):
         assert f"trial {number}  complete {score:.4f}  best {better:.4f}" in line
     assert completed[0].endswith(str(first))
+    assert f"final 3  complete {worse:.4f}  best of the search {better:.4f}" in final
 
 
 def test_resuming_says_so_once():

@@ -198,7 +198,7 @@ def _row(
         "reason": record.reason if record.score is not None else text.reason(record),
         "test_score": score_on_test(record),
         "final_mean": finalist.mean if finalist else None,
-        "final_margin": finalist.margin if finalist else None,
+        "final_margin": (finalist.margin or None) if finalist else None,
         "tied": finalist.tied if finalist else None,
         "first_better": finalist.beaten.value if finalist else None,
         "first_better_low": finalist.beaten.low if finalist else None,
