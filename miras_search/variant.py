@@ -234,6 +234,7 @@ class Variant(BaseModel, frozen=True):
         return "-".join(component.kind for component in self.shown_choices().values())
 
     def __str__(self) -> str:
-        chosen = map(str, self.shown_choices().values())
+        shown = self.shown_choices()
+        chosen = ("-" if name in self.idle else str(choice) for name, choice in shown.items())
         side = self.model_dump(exclude=set(CHOICES), exclude_defaults=True)
         return " | ".join([*chosen, *(f"{name}={value}" for name, value in side.items())])

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 NONE = "-"
 """What stands where there is no number."""
-ORDER = "memory | bias | retention | algorithm | what differs from the defaults"
+ORDER = (
+    "memory | bias | retention | algorithm | what differs from the defaults; - means nothing there"
+)
 """What the parts of a variant's name are."""
 
 
