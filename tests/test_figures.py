@@ -10,6 +10,7 @@ import study_samples as samples
 
 from miras_search.finals import standing
 from miras_search.recipe import Recipe
+from miras_search.record import Point
 from miras_search.report import equations, figures, marks, svg, text
 from miras_search.report.html import write_report
 from miras_search.report.leaderboard import (
@@ -51,6 +52,22 @@ def test_every_mark_says_what_it_is_under_the_mouse(how):
         assert len(marks) == len(picture.data)
         for row in picture.data:
             assert any(text.score(row["score"]) in (mark.text or "") for mark in marks)
+
+
+def test_lines_of_many_points_have_few_markers_and_those_of_both_ends():
+    how, variant = samples.recipe(), samples.variants()[0]
+    curve = [
+        Point(step=step, seconds=1.0, train_loss=1.0, score=step / 1000) for step in range(1, 101)
+    ]
+    record = samples.record(0, variant, 0.1, how=how, curve=tuple(curve))
+    drawn = figures.draw(best_per_variant([record], how), how)
+    (picture,) = [picture for picture in drawn if picture.name == "curves"]
+    told = [e.text for e in ET.fromstring(picture.svg).iter() if e.tag.endswith("title")]
+    steps = [int((words or "").split("step ")[1]) for words in told]
+    assert len(picture.data) == 100
+    assert len(steps) == 16
+    assert (steps[0], steps[-1]) == (1, 100)
+    assert {b - a for a, b in pairwise(steps)} <= {6, 7}
 
 
 def test_equations_become_html_and_nothing_else():

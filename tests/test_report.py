@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import study_samples as samples
-from report_page import Page, check
+from report_page import CHROMIUM, FLAGS, Browser, Page, check
 from study_samples import printed
 
 from miras_search.finals import standing
@@ -23,8 +23,6 @@ from miras_search.report.leaderboard import (
     best_per_variant,
     write_csv,
 )
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 def test_the_first_of_the_finals_is_in_bold(tmp_path):
@@ -141,9 +139,11 @@ def browser_page(tmp_path_factory):
     """A report that was written, just as it is."""
     if not CHROMIUM.exists():
         pytest.skip(f"there is no browser at {CHROMIUM}")
-    how = samples.recipe()
+    how = samples.recipe(finalists=2, seeds=3)
+    records = samples.study(how)
+    records += samples.finals(records, how, (0.8, 0.4, 0.9, 0.5, 1.0, 0.6))
     path = tmp_path_factory.mktemp("browser") / "study"
-    return write_report(samples.folder(path, how, samples.study(how), name="long" * 60))
+    return write_report(samples.folder(path, how, records, name="long" * 60))
 
 
 def browse(page, tmp_path, width, script):
@@ -159,14 +159,11 @@ def browse(page, tmp_path, width, script):
         "onload = () => document.title = JSON.stringify(told(frames[0]));</script>"
     )
     flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-        "--disable-background-networking --disable-component-update --allow-file-access-from-files "
-        f"--window-size=1400,1000 --user-data-dir={tmp_path / 'profile'} --dump-dom "
-        "--enable-logging=stderr"
+        "--allow-file-access-from-files --window-size=1400,1000 --dump-dom "
+        f"--user-data-dir={tmp_path / 'profile'} --enable-logging=stderr"
     )
-    found = subprocess.run(
-        [CHROMIUM, *flags.split(), frame.as_uri()], capture_output=True, text=True, timeout=120
-    )
+    words = [*FLAGS, *flags.split(), frame.as_uri()]
+    found = subprocess.run([CHROMIUM, *words], capture_output=True, text=True, timeout=120)
     shutil.rmtree(tmp_path / "profile", ignore_errors=True)
     title = found.stdout.split("<title>")[1].split("</title>")[0]
     complaints = [line for line in found.stderr.splitlines() if "CONSOLE" in line]
@@ -186,14 +183,79 @@ def test_the_page_fits_the_screen(browser_page, tmp_path, width):
         const overflow = [...document.querySelectorAll("main *")].filter(e =>
           !e.closest(".scroll, pre, .equation, svg") &&
           e.getBoundingClientRect().right > root.clientWidth + 1);
+        const cut = [...document.querySelectorAll(".scroll")].filter(e =>
+          e.scrollWidth > e.clientWidth);
         return {width: root.scrollWidth, seen: root.clientWidth,
-          overflow: overflow.map(e => e.tagName)};
+          overflow: overflow.map(e => e.tagName), cut: cut.map(e => e.ariaLabel)};
         """,
     )
     assert measured["overflow"] == []
+    assert width < 1280 or measured["cut"] == []
     assert measured["width"] == measured["seen"]
     assert width - 20 <= measured["seen"] <= width  # but for a scroll bar
     assert complaints == []
+
+
+MARKS = """
+(() => {
+  const marks = [...document.querySelectorAll("figure svg title")];
+  window.at = (i) => {
+    marks[i].parentNode.scrollIntoView({block: "center"});
+    const box = marks[i].parentNode.getBoundingClientRect();
+    const place = [(box.left + box.right) / 2, (box.top + box.bottom) / 2];
+    const over = document.elementFromPoint(...place);
+    const other = marks.some((mark, j) => j != i && mark.parentNode.contains(over));
+    // A disc for a share of nothing has no size: what is nearest speaks.
+    const own = marks[i].parentNode.contains(over) || !box.width;
+    return {place, other, own};
+  };
+  // Words and the like, which have no title and would lie over what has.
+  window.inTheWay = () => [...document.querySelectorAll("figure svg :is(text, use, path)")]
+    .filter((shape) => !marks.some((mark) => mark.parentNode.contains(shape)))
+    .filter((shape) => {
+      shape.scrollIntoView({block: "center"});
+      const box = shape.getBoundingClientRect();
+      const place = [(box.left + box.right) / 2, (box.top + box.bottom) / 2];
+      return document.elementFromPoint(...place) == shape;
+    }).length;
+  window.said = () => {
+    const tip = document.getElementById("tip");
+    if (!tip.checkVisibility()) return null;
+    const box = tip.getBoundingClientRect();
+    const root = document.documentElement;
+    const inside = box.left >= 0 && box.right <= root.clientWidth
+      && box.top >= 0 && box.bottom <= root.clientHeight && root.scrollWidth == root.clientWidth;
+    // What the browser itself would show.
+    const over = document.querySelector("figure svg :hover > title");
+    return {text: tip.textContent, inside, native: over ? over.textContent : ""};
+  };
+  return marks.map((mark) => mark.textContent);
+})()
+"""
+"""The titles of all marks, and what to ask of one and of the tooltip."""
+
+
+@pytest.mark.parametrize(("width", "touch"), [(1280, False), (390, True), (390, False)])
+def test_every_mark_that_is_reached_says_what_it_is(browser_page, tmp_path, width, touch):
+    with Browser(browser_page, tmp_path / "profile", width, touch=touch) as browser:
+        reach = browser.tap if touch else browser.move
+        titles = browser.value(MARKS)
+        free = 0
+        for i, title in enumerate(titles):
+            found = browser.value(f"at({i})")
+            if not found["other"]:
+                free += 1
+                assert found["own"], f"something lies over {title}"
+                reach(*found["place"])
+                told = {"text": title, "inside": True, "native": ""}
+                assert browser.value("said()") == told, found
+        assert browser.value("inTheWay()") == 0
+        assert free > 0.7 * len(titles) > 70
+        browser.value("scrollTo(0, 0)")
+        reach(20, 100)  # the heading
+        assert browser.value("said()") is None
+        assert browser.value(MARKS) == titles
+        assert browser.complaints == []
 
 
 @pytest.mark.slow  # a time, for a machine that does nothing else
@@ -248,7 +310,7 @@ def test_tables_sort_by_a_click(browser_page, tmp_path):
         """,
     )
     assert complaints == []
-    assert len(orders) == 2 * (12 + 12)
+    assert len(orders) == 2 * (13 + 12)
     for name, values in orders.items():
         known = [value for value in values if value is not None]
         assert known == sorted(known, reverse=name.endswith(",descending")), name

@@ -80,6 +80,8 @@ class Along:
     words: str
     told: Callable[[float], str] | None = None
     """How a value is named where the axis is logarithmic."""
+    markers: int | None = None
+    """The most that a line has: where there are more points, some of them with both ends."""
     validation: bool = True
     """Whether scores are those of the validation set, and its levels theirs."""
 
@@ -173,7 +175,7 @@ def intervals(outcome: Standing, entries: Sequence[Entry], recipe: Recipe) -> Pi
     caption = "Filled: the mean, with its 95 % interval. Hollow: the runs, one a seed."
     data = [
         {"rank": rank, "variant": label(finalist.variant), "seed": run.seed, "score": run.score}
-        | {"mean": finalist.mean, "margin": finalist.margin}
+        | {"mean": finalist.mean, "margin": finalist.margin or None}
         for rank, finalist in enumerate(outcome.finalists, start=1)
         for run in finalist.runs
     ]
@@ -214,7 +216,8 @@ def curves(scores: Scores) -> Picture | None:
         for rank, entry in scores.leading(len(SERIES))
     }
     caption = "The best trial of each of the best variants, on the validation set as it trained."
-    return _lines("curves", "Learning curves", caption, scores, Along("step", "step"), lines)
+    along = Along("step", "step", markers=16)
+    return _lines("curves", "Learning curves", caption, scores, along, lines)
 
 
 def by_rate(scores: Scores) -> Picture | None:
@@ -351,11 +354,12 @@ def _lines(
         for i in reversed(range(len(lines))):
             if lines[i]:
                 (line,) = axes.plot(*zip(*lines[i], strict=True), color=SERIES[i])
+                marked = _spread(lines[i], along.markers or len(lines[i]))
                 words = [
-                    f"{labels[i]}: {text.score(y)} at {along.column} {x:,.6g}" for x, y in lines[i]
+                    f"{labels[i]}: {text.score(y)} at {along.column} {x:,.6g}" for x, y in marked
                 ]
                 look = {"color": SERIES[i], "marker": MARKERS[i], "edgecolor": PAGE}
-                points = marks.points(axes, lines[i], words, linewidth=0.6, **look)
+                points = marks.points(axes, marked, words, linewidth=0.6, **look)
                 handles[text.wrapped(labels[i], 62)] = (line, points)
         names = [*handles][::-1]
         figure.legend([handles[name] for name in names], names, loc="outside lower left")
@@ -371,6 +375,13 @@ def _lines(
     ]
     drawing = _drawn(name, title, 2.7 + 0.16 * len(lines), fill)
     return Picture(name, title, caption, drawing, data)
+
+
+def _spread(line: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """At most so many points, evenly along a line, from its first to its last."""
+    if len(line) <= most:
+        return [*line]
+    return [line[round(i * (len(line) - 1) / (most - 1))] for i in range(most)]
 
 
 def _or(numbers: Sequence[int]) -> str:

@@ -1,5 +1,5 @@
 """One self-contained page about a study: no network, nothing to install, and one small script that
-sorts its tables."""
+sorts its tables and tells what a mark of a figure says."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def write_report(folder: StudyFolder) -> Path:
         # What more trials no longer show must not lie there as if they did.
         for kind in ("svg", "csv"):
             (folder.figures / f"{name}.{kind}").unlink(missing_ok=True)
-    script = files("miras_search.report").joinpath("sort.js").read_text()
+    scripts = (files("miras_search.report").joinpath(name) for name in ("sort.js", "hover.js"))
+    script = "\n".join(script.read_text() for script in scripts)
     page = (
         _environment()
         .get_template("template.html")
