@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         argcomplete.autocomplete(parser)
     # Flags first: argparse takes none between a positional argument and a list of them.
-    flags = [word for word in words if word.startswith("-")]
+    flags = [word for word in words if word.startswith("-") and not word[1:].isdecimal()]
     try:
         _check_command(words)
         options = parser.parse_args([*words[:1], *flags, *(w for w in words[1:] if w not in flags)])
@@ -135,6 +135,8 @@ def _parser() -> argparse.ArgumentParser:
         for name in command.arguments:
             how: dict[str, Any] = {"metavar": MANY.get(name, name.upper())}
             how |= {"nargs": "*"} if name in MANY else {}
+            # With a default argparse does not call it required.
+            how |= {"default": []} if MANY.get(name) == "key=value" else {}
             if name == "what":
                 how |= {"nargs": "?", "choices": ["axes", "tasks", "published"], "default": "axes"}
             argument = added.add_argument(name, help=ARGUMENTS[name], **how)
@@ -267,7 +269,7 @@ def _replay(options: Any) -> int:
     from miras_search.replay import replay
 
     if not options.trial.isdecimal():
-        raise UserError(f"trial: expected a number, got '{options.trial}'")
+        raise UserError(f"trial: expected the number of a trial, got '{options.trial}'")
     folder = StudyFolder.existing(options.study)
     return 0 if replay(folder, int(options.trial), _console(highlight=False)) else 1
 

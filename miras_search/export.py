@@ -26,6 +26,8 @@ MODEL_TYPE = "miras"
 """What transformers knows such models by."""
 MODEL = ("variant", "size", "readout")
 """Keys of a checkpoint that transformers reads too."""
+OWN = ("out", "address", "warm_start")
+"""Keys of a recipe that tell of folders and machines of whoever trained it: not published."""
 
 
 def export(source: str | Path, target: str | Path) -> Path:
@@ -70,7 +72,8 @@ def _write(source: Path, target: Path, record: TrialRecord, config: Mapping[str,
     target.mkdir(parents=True, exist_ok=True)
     write_whole(target / "variant.yaml", dump(variant.to_yaml_dict()))
     write_whole(target / "recipe.yaml", recipe.to_yaml())
-    write_whole(target / RECORD, record.model_dump_json(indent=2) + "\n")
+    run = {key: value for key, value in record.recipe.items() if key not in OWN}
+    record.model_copy(update={"recipe": run}).write(target / RECORD)
     write_whole(target / CONFIG, (source / CONFIG).read_text(encoding="utf-8"))
     model = {"readout": "each"} | {k: v for k, v in config.items() if k in MODEL}
     told = {

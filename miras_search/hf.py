@@ -1,8 +1,9 @@
 """Trained models as models of Hugging Face transformers, of which no code is fetched or trusted.
 
 After `import miras_search.hf`, `AutoModelForCausalLM.from_pretrained` loads what
-`miras-search export` wrote, and `generate` carries a cache whose size is constant unless the memory
-grows. Needs the extra "hf": pip install 'miras-search[hf]'.
+`miras-search export` wrote, and `generate` carries a cache that does not grow with the length
+unless the memory does: it is bounded, and largest within a chunk, whose anchor it holds besides.
+Needs the extra "hf": pip install 'miras-search[hf]'.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from miras_search.recipe import Recipe
 from miras_search.replay import numbers
 from miras_search.report import text
 from miras_search.samplers.base import SPEC
-from miras_search.study import PHASES, Study, journal, opened, study_name
+from miras_search.study import PHASES, Study, journal, opened, reading, study_name
 from miras_search.trial import TrialSpec
 from miras_search.yaml_file import flow
 
@@ -194,7 +194,7 @@ def _ending(record: TrialRecord) -> str:
 def _trials(folder: StudyFolder) -> dict[int, FrozenTrial]:
     """What the journal has of each trial that was given out, read from a copy."""
     found = {}
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch, reading(folder.journal_file):
         copy = Path(scratch) / folder.journal_file.name
         if folder.journal_file.is_file():
             shutil.copyfile(folder.journal_file, copy)

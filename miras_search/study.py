@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from contextlib import contextmanager
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,7 @@ from optuna.trial import TrialState
 
 from miras_search import finals, pareto, pruning, reach, samplers, wandb_log, warm_start
 from miras_search.errors import UserError
-from miras_search.folder import WEIGHTS, StudyFolder
+from miras_search.folder import RECORD, WEIGHTS, StudyFolder
 from miras_search.interrupts import CTRL_C
 from miras_search.recipe import RUNNING
 from miras_search.record import write_whole
@@ -31,7 +32,7 @@ from miras_search.warm_start import Source
 from miras_search.yaml_file import dump, flow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from miras_search.recipe import Recipe
     from miras_search.record import Phase, Point, TrialRecord
@@ -102,17 +103,16 @@ class Study:
 
     def __enter__(self) -> Study:
         self._lock = self.folder.lock()
-        self.folder.update_recipe(self.recipe)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            self._storage = journal(self.folder.journal_file)
-            self._optuna = self._opened("search")
-            self._resume()
-        except BaseException as error:
+            self._require_journal()
+            self.folder.update_recipe(self.recipe)
+            with reading(self.folder.journal_file):
+                self._storage = journal(self.folder.journal_file)
+                self._optuna = self._opened("search")
+                self._resume()
+        except BaseException:
             self._lock.close()
-            if isinstance(error, json.JSONDecodeError):
-                told = f"{self.folder.journal_file}: expected an Optuna journal: {error}"
-                raise UserError(told) from None
             raise
         CTRL_C.begin()
         return self
@@ -301,6 +301,16 @@ class Study:
             "recipe": recipe | {name: now[name] for name in RUNNING},
         }
 
+    def _require_journal(self) -> None:
+        """Raises `UserError` where trials have records and the journal is lost: without it all run
+        again, over their records."""
+        file = self.folder.journal_file
+        if file.is_file() and file.stat().st_size:
+            return
+        if any((self.folder.path / "trials").glob(f"*/{RECORD}")):
+            told = "is missing or empty, but trials have records: expected what the sweep wrote"
+            raise UserError(f"{file}: {told}; bring it back, or begin in another folder in out=")
+
     def _resume(self) -> None:
         """Take up what an earlier process left, told or not."""
         begun = len(optuna.get_all_study_names(self._storage)) > 1
@@ -356,6 +366,15 @@ def study_name(space: Space, recipe: Recipe) -> str:
 def journal(file: Path) -> JournalStorage:
     """Where the Optuna studies of a folder are kept; the caller has it to itself."""
     return JournalStorage(JournalFileBackend(str(_mended(file))))
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Raises `UserError` where a line of the journal is none."""
+    try:
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: expected an Optuna journal: {error}") from None
 
 
 def opened(storage: JournalStorage, name: str, phase: Phase, recipe: Recipe) -> optuna.Study:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +23,7 @@ from miras_search.report.leaderboard import (
     variants_table,
 )
 from miras_search.samplers.base import SPEC
-from miras_search.study import repeats, total_finals, total_trials
+from miras_search.study import reading, repeats, total_finals, total_trials
 from miras_search.trial import TrialSpec
 from miras_search.variant import Variant
 
@@ -154,7 +153,8 @@ class Watched:
         left = view.time_left(records, self.running, self.total, workers)
         if left is not None:
             hourly = 3600 * workers * len(records) / max(1e-3, sum(r.seconds for r in records))
-            told += [f"{hourly:.3g} an hour", f"about {text.duration(left)} left"]
+            many = text.count(round(hourly)) if hourly >= 100 else f"{hourly:.3g}"
+            told += [f"{many} an hour", f"about {text.duration(left)} left"]
         journal = self.folder.journal_file
         if journal.is_file():
             told.append(f"last news {text.duration(time.time() - journal.stat().st_mtime)} ago")
@@ -165,7 +165,7 @@ class Watched:
         if not self.folder.journal_file.is_file():
             return []
         found = []
-        try:
+        with reading(self.folder.journal_file):
             # Reading takes no lock and passes over a line that is being written.
             backend = JournalFileBackend(str(self.folder.journal_file))
             self._journal = self._journal or JournalStorage(backend)
@@ -175,9 +175,6 @@ class Watched:
                     continue
                 trials = self._journal.get_all_trials(study._study_id, deepcopy=False)
                 found += [t for t in trials if t.state == TrialState.RUNNING]
-        except json.JSONDecodeError as error:
-            told = f"{self.folder.journal_file}: expected an Optuna journal: {error}"
-            raise UserError(told) from None
         running = []
         for trial in found:
             if SPEC not in trial.user_attrs:

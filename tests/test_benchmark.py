@@ -65,8 +65,10 @@ def test_studies_that_differ_by_their_seed_make_one_table(tmp_path: Path) -> Non
     assert set(made.trials["seed"].to_pylist()) == {0, 1}
     assert made.recipe.seed == 0
     assert made.recipe.out is None
-    with pytest.raises(UserError, match="recorded twice with lr"):
-        Table.of([one, one])
+    copy = study(tmp_path / "copy")
+    with pytest.raises(UserError, match="was recorded twice with lr") as caught:
+        Table.of([one, copy])
+    assert str(caught.value).startswith(f"{one.record_file(0)} and {copy.record_file(0)}: variant")
     with pytest.raises(UserError, match=r"longer: expected the recipe of .*one, but for the seed"):
         Table.of([one, study(tmp_path / "longer", steps=200)])
     other = study(tmp_path / "other")

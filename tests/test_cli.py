@@ -282,6 +282,22 @@ def test_what_is_not_there_is_said(arguments: tuple[str, ...], tmp_path: Path) -
     assert "Traceback" not in done.stderr
 
 
+def test_a_number_below_zero_is_no_flag(tmp_path: Path) -> None:
+    done = run("replay", str(tmp_path), "-1")
+    assert done.stderr == "error: trial: expected the number of a trial, got '-1'\n"
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "missing"),
+    [("watch", "STUDY"), ("plan", "SPACE, RECIPE"), ("show", "VARIANT"), ("simulate", "TABLE")],
+)
+def test_only_what_is_required_is_missed(word: str, missing: str) -> None:
+    done = run(word)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"the following arguments are required: {missing}\n")
+
+
 def test_an_out_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     files = write(tmp_path)
     for out in (f"{files[0]}/below", "/proc/nothing/here"):

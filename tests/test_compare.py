@@ -17,7 +17,7 @@ from miras_search.compare import compare
 from miras_search.errors import UserError
 from miras_search.folder import StudyFolder
 from miras_search.report import comparison, sentences, text
-from miras_search.report.leaderboard import best_per_variant
+from miras_search.report.leaderboard import best_per_variant, rows
 from miras_search.stats import ranks
 
 FINALISTS = 3
@@ -184,6 +184,7 @@ def test_runs_that_are_all_alike_show_nothing(best):
     assert [f.margin for f in outcome.finalists] == [0, 0]
     assert outcome.tied == 1
     assert text.interval(outcome.first.margin) == "all alike"
+    assert {row["final_margin"] for row in rows(found, how)} == {None}
     assert text.interval(0.02) == "\u00b1 0.0200"
     assert sentences.heading(best_per_variant(found, how), outcome) == "No clear winner"
     assert "neither interval nor winner can be told" in " ".join(sentences.finals(outcome))
@@ -212,6 +213,33 @@ def test_the_correlation_at_its_ends():
     assert opposite.value == opposite.low == -1
     assert ranks.correlation(up, [1] * 12) is None
     assert ranks.correlation(up[:9], up[:9]) is None
+
+
+def test_one_variant_in_all_has_no_ranks(tmp_path):
+    a = made(tmp_path / "a", [0.9, 0.8, None])
+    b = made(tmp_path / "b", [None, 0.8, 0.7], steps=50)
+    told = printed(compare([a, b]), width=400)
+    assert "1 variant in both" in told
+    assert "rank is" not in told
+    assert "Ranks of" not in told
+    both = [made(tmp_path / name, [0.9, 0.8], steps=50) for name in ("c", "d")]
+    assert "Ranks of the 2 variants" in printed(compare(both))
+
+
+def test_the_names_of_studies_give_way_to_those_of_variants(tmp_path):
+    """Whose words stay whole at 80 columns."""
+    scores = [0.5 + i / 100 for i in range(len(samples.variants()))]
+    names = [made(tmp_path / f"{'long' * 12}-{i}", scores, steps=100) for i in range(2)]
+    found = compare(names)
+    told = printed(found, width=80)
+    assert max(map(len, told.splitlines())) <= 80
+    finals, ranks = told.split("Finals")[1].split("Ranks of")
+    for table, shown in (
+        (finals, [f.variant for f in found.together[0].standing.finalists]),
+        (ranks, [one.entry.variant for one in found.shared]),
+    ):
+        words = {*table.replace("|", " ").split()}
+        assert {str(choice) for v in shown for choice in v.axes().values()} - {"dot"} <= words
 
 
 def test_what_cannot_be_compared_is_told(tmp_path):

@@ -73,6 +73,8 @@ def test_its_card_says_what_was_measured(study, exported):
         column = [cell.strip() for cell in header.strip("|").split("|")].index(record.metric)
         assert float(cells[column]) == pytest.approx(score, abs=1e-3)
     assert "one run" in card
+    assert "The score is accuracy: higher is better." in card
+    assert "parameters in 1 layer of width 8," in card
     assert "{{" not in card
     # Every row of a table has as many cells as its head, and its head is followed by dashes.
     assert len(re.findall(r"^\|.*\n\|[-| ]*\n\|", card, re.MULTILINE)) == 2
@@ -91,6 +93,21 @@ def test_it_can_be_trained_again(study, exported, tmp_path):
     assert again.digest == first.digest
     assert again.metrics == first.metrics
     assert again.score == first.score
+
+
+def test_folders_and_machines_of_whoever_trained_it_stay_at_home(study, exported):
+    ours = study.record(TrialRecord.read(study.best_checkpoint / "record.json").number)
+    assert ours.recipe["out"] == str(study.path)
+    told = TrialRecord.read(exported / "record.json")
+    own = {"out", "address", "warm_start"}
+    assert told.recipe == {k: v for k, v in ours.recipe.items() if k not in own}
+    assert told.model_copy(update={"recipe": ours.recipe}) == ours
+    for file in exported.iterdir():
+        assert str(study.path).encode() not in file.read_bytes(), file
+    # And what was exported can be again.
+    again = export(exported, exported.with_name("again"))
+    assert (again / "recipe.yaml").read_bytes() == (exported / "recipe.yaml").read_bytes()
+    assert (again / "record.json").read_bytes() == (exported / "record.json").read_bytes()
 
 
 def test_it_is_known_as_ours_and_holds_no_code(exported):

@@ -272,6 +272,28 @@ def test_of_runs_that_tie_the_same_is_kept_whenever_a_study_is_opened(tmp_path: 
         assert (best / WEIGHTS).is_file()
 
 
+def test_a_lost_journal_is_said_before_anything_runs_again(tmp_path: Path) -> None:
+    """What was asked is in it alone: a sweep would train all again, over what is there."""
+    with begin(tmp_path) as study:
+        pretend(study)
+    journal, recipe = study.folder.journal_file, study.folder.recipe_file.read_bytes()
+    journal.unlink()
+    for there in (False, True):  # and an empty one is as lost
+        told = "is missing or empty, but trials have records: expected what the sweep wrote"
+        with pytest.raises(UserError, match=told) as caught, begin(tmp_path, "weights=all"):
+            pass
+        assert str(caught.value).startswith(f"{journal}: ")
+        done = run("resume", str(study.folder.path))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert journal.exists() == there
+        assert study.folder.recipe_file.read_bytes() == recipe
+        journal.touch()
+    for record in study.folder.records():  # without records there is nothing to lose
+        study.folder.record_file(record.number).unlink()
+    with begin(tmp_path) as study:
+        assert len(pretend(study)) == 8
+
+
 @pytest.mark.parametrize("written", ["space.yaml", "recipe.yaml", "study.json"])
 def test_a_study_that_was_cut_off_while_it_was_made_is_made_again(
     tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch

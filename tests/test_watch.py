@@ -67,6 +67,9 @@ def test_a_study_under_way(tmp_path: Path) -> None:
         assert files(study.folder.path) == before
         assert "1/8 trials, 2 running" in told
         assert "720 an hour, about" in told  # two at a time, of ten seconds
+        quick = study.records[0].model_copy(update={"seconds": 5.0})
+        quick.write(study.folder.record_file(first.number))
+        assert "1,440 an hour, about" in shown(study.folder)
         assert "last news" in told
         assert "best 0.5010" in told
         rows = {line.split()[0]: line.split() for line in told.splitlines() if "/6 " in line}

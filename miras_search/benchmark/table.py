@@ -78,19 +78,27 @@ class Table:
         """
         first = folders[0]
         recipe = _common(first.recipe)
-        records = []
+        files, records = [], []
         for folder in folders:
             if folder.space.digest != first.space.digest:
                 raise UserError(f"{folder.path}: expected the space of {first.path}")
             if _common(folder.recipe).digest != recipe.digest:
                 told = "expected the recipe of " + str(first.path)
                 raise UserError(f"{folder.path}: {told}, but for the seed")
-            records += [r for r in folder.records() if r.phase == "search"]
-        return cls.of_records(first.space, recipe, records)
+            own = [r for r in folder.records() if r.phase == "search"]
+            files += [folder.record_file(r.number) for r in own]
+            records += own
+        return cls.of_records(first.space, recipe, records, files)
 
     @classmethod
-    def of_records(cls, space: Space, recipe: Recipe, records: Sequence[TrialRecord]) -> Table:
-        """The table of these trials.
+    def of_records(
+        cls,
+        space: Space,
+        recipe: Recipe,
+        records: Sequence[TrialRecord],
+        files: Sequence[Path] = (),
+    ) -> Table:
+        """The table of these trials; `files` are where their records lie.
 
         Raises:
             UserError: there is none, or two are of the same model, learning rate and seed.
@@ -99,13 +107,13 @@ class Table:
 
         if not records:
             raise UserError("no trial has finished: expected studies with records")
-        seen: set[tuple[str, float, int]] = set()
-        for record in records:
-            key = (record.digest, record.lr, record.seed)
-            if key in seen:
-                told = f"lr {record.lr:g} and seed {record.seed}"
-                raise UserError(f"variant {record.digest} was recorded twice with {told}")
-            seen.add(key)
+        seen: dict[tuple[str, float, int], int] = {}
+        for i, record in enumerate(records):
+            first = seen.setdefault((record.digest, record.lr, record.seed), i)
+            if first != i:
+                where = f"{files[first]} and {files[i]}: " if files else ""
+                told = f"lr {record.lr:g} and seed {record.seed}: expected every trial once"
+                raise UserError(f"{where}variant {record.digest} was recorded twice with {told}")
         versions: dict[str, set[str]] = {}
         for record in records:
             for package, version in record.versions.items():

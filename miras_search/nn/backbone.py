@@ -119,8 +119,8 @@ class Backbone(nn.Module):
         """Read a sequence piece by piece, each `[B, n]` tokens: its logits `[B, n, vocabulary]` and
         the state after it.
 
-        Nothing of an earlier piece is held but the state, whose size is constant unless the memory
-        grows.
+        Nothing of an earlier piece is held but the state, whose size is bounded unless the memory
+        grows; it is largest within a chunk, whose anchor it holds besides.
 
         Raises:
             ValueError: the readout is "last".

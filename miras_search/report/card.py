@@ -27,7 +27,7 @@ TOKENS = {
 def card(name: str, variant: Variant, record: TrialRecord, recipe: Recipe) -> str:
     """The card of a model in a folder of this name, trained by a recipe of one trial."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    filters = (text.score, text.count, text.held_out, _cell)
+    filters = (text.score, text.count, text.many, text.held_out, _cell)
     environment.filters |= {made.__name__.strip("_"): made for made in filters}
     equations, kind = variant.equations(), recipe.task.kind
     metrics = list(dict.fromkeys(key.rpartition("/")[2] for key in record.metrics))
@@ -44,6 +44,7 @@ def card(name: str, variant: Variant, record: TrialRecord, recipe: Recipe) -> st
             if axis not in variant.idle
         ],
         metrics=metrics,
+        better=text.better(recipe),
         scores=[(s, [record.metrics.get(f"{s}/{m}") for m in metrics]) for s in splits],
         # Where all weights are kept, whose these are is not known.
         any_trial=record.recipe.get("weights") == "all",

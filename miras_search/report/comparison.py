@@ -26,7 +26,7 @@ def terminal(found: Comparison, console: Console) -> None:
     for together in found.together:
         _print_together(together, console)
     console.print(Text("\n".join(map(_told, found.agreements))))
-    if found.shared:
+    if len(found.shared) > 1:
         console.print(_places(found.shared, found.studies, console.width))
         if len(found.shared) > SHOWN:
             console.print(Text(f"{len(found.shared) - SHOWN} more were tried by all."))
@@ -64,7 +64,7 @@ def plain(found: Comparison) -> dict[str, Any]:
                         "digest": finalist.variant.digest,
                         "studies": studies,
                         "mean": finalist.mean,
-                        "margin": finalist.margin,
+                        "margin": finalist.margin or None,
                         "tied": finalist.tied,
                         "first_better": finalist.beaten._asdict(),
                     }
@@ -105,7 +105,7 @@ def _first(study: Compared) -> dict[str, Any] | None:
     if study.standing is None:
         return None
     first = study.standing.first
-    return {"variant": str(first.variant), "mean": first.mean, "margin": first.margin}
+    return {"variant": str(first.variant), "mean": first.mean, "margin": first.margin or None}
 
 
 def _studies(found: Comparison) -> Table:
@@ -162,7 +162,9 @@ def _print_together(together: Together, console: Console) -> None:
     if shared:
         told = ", ".join(f"{k}={v}" for k, v in shared.items())
         console.print(Text(f"All finalists: {told}."))
-    console.print(finals_table(standing, shared, console.width - 20, together.found_by))
+    table = finals_table(standing, shared, console.width - 20, together.found_by)
+    table.columns[1].no_wrap = True  # a variant is on lines already: studies give way
+    console.print(table)
     console.print(Text("\n".join([*sentences.finals(standing), *sentences.contrasts(standing)])))
 
 
@@ -186,7 +188,7 @@ def _places(shared: Sequence[Shared], studies: Sequence[Compared], width: int) -
     common = shared_choices([one.entry for one in shared])
     title = f"Ranks of the {len(shared)} variants that all studies tried"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
-    table.add_column("variant", ratio=1, overflow="fold")
+    table.add_column("variant", ratio=1, no_wrap=True)  # on lines already: studies give way
     for study in studies:
         table.add_column(Text(study.name), justify="right", overflow="fold")
     for one in shared[:SHOWN]:
