@@ -9,6 +9,8 @@ from torch.overrides import TorchFunctionMode
 
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
+# Ray's workers are of low priority, and wait for the tests beside them: 15 unless said.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(autouse=True)

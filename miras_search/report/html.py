@@ -202,9 +202,10 @@ def _levels(recipe: Recipe) -> list[dict[str, Any]]:
 
 def _trials(space: Space, recipe: Recipe, records: Sequence[TrialRecord]) -> int | None:
     """How many the search was asked for; of every point of a large space None."""
-    if space.infinite is None and space.combinations <= COUNTED:
-        return total_trials(space, recipe, repeats(records))
-    return recipe.trials
+    counted = space.infinite is None and space.combinations <= COUNTED
+    if not counted or reach.uncountable(space, recipe) or recipe.lr.count() is None:
+        return recipe.trials
+    return total_trials(space, recipe, repeats(records))
 
 
 def _asked(space: Space, recipe: Recipe, matched: str | None) -> dict[str, str]:
