@@ -87,7 +87,7 @@ class Standing:
     corrected: float
     """An estimate of the mean of the first without what it owes to being the best of several."""
     looks: int = 1
-    """How often the finals ended, and were then made larger."""
+    """How many sizes the finals had, by seeds and finalists: at each somebody may have looked."""
 
     @property
     def first(self) -> Finalist:

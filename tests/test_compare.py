@@ -16,7 +16,7 @@ from miras_search import finals
 from miras_search.compare import compare
 from miras_search.errors import UserError
 from miras_search.folder import StudyFolder
-from miras_search.report import comparison, sentences, text
+from miras_search.report import comparison, figures, sentences, text
 from miras_search.report.leaderboard import best_per_variant, rows
 from miras_search.stats import ranks
 
@@ -185,6 +185,8 @@ def test_runs_that_are_all_alike_show_nothing(best):
     assert outcome.tied == 1
     assert text.interval(outcome.first.margin) == "all alike"
     assert {row["final_margin"] for row in rows(found, how)} == {None}
+    picture = figures.intervals(outcome, best_per_variant(found, how), how)
+    assert {row["margin"] for row in picture.data} == {None}
     assert text.interval(0.02) == "\u00b1 0.0200"
     assert sentences.heading(best_per_variant(found, how), outcome) == "No clear winner"
     assert "neither interval nor winner can be told" in " ".join(sentences.finals(outcome))

@@ -158,8 +158,8 @@ def finals(outcome: Standing) -> list[str]:
             f"No other finalist is tied with the first on {seeds} new seeds: where variants are "
             f"alike, at most {outcome.looks * (1 - LEVEL):.0%} of studies say so."
             + (
-                f" That is {1 - LEVEL:.0%} for each of the {outcome.looks} sizes of these finals, "
-                "which were made larger after they had ended."
+                f" That is {1 - LEVEL:.0%} for each of the {outcome.looks} sizes that these finals "
+                "had, at which somebody may have looked."
                 if outcome.looks > 1
                 else ""
             )
