@@ -32,9 +32,9 @@ class Finalist:
     """One for each seed, in their order."""
     mean: float
     """Of their scores."""
-    margin: float
-    """Half the width of the interval of the mean, at 95 %, whoever is first; 0 where all runs gave
-    one score, so that none can be told."""
+    margin: float | None
+    """Half the width of the interval of the mean, at 95 %, whoever is first; None where all runs
+    gave one score, so that none can be told."""
     tied: bool
     """Whether it is the first or cannot be told from it."""
     beaten: Chance
@@ -64,14 +64,14 @@ class Contrast:
     worse: Finalist
     gap: float
     """How far the mean of the one is behind that of the other."""
-    margin: float
-    """Half the width of the interval of the gap, at 95 % for all pairs of finalists together;
-    infinite where none can be told."""
+    margin: float | None
+    """Half the width of the interval of the gap, at 95 % for all pairs of finalists together; None
+    where all runs are alike, so that none can be told."""
 
     @property
     def shown(self) -> bool:
         """Whether the choice is said to make a difference."""
-        return self.gap > self.margin
+        return self.margin is not None and self.gap > self.margin
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _judged(
         Finalist(
             runs=tuple(rows[row]),
             mean=float(sign * own.mean()),
-            margin=float(margin),
+            margin=_told(margin),
             tied=bool(gap <= least),
             beaten=beaten,
         )
@@ -203,10 +203,14 @@ def _judged(
         behind, needed = stats.gaps(scores, i)
         for j, worse in enumerate(finalists[i + 1 :], start=i + 1):
             if choice := better.variant.single_difference(worse.variant):
-                gap, margin = float(behind[j]), float(needed[j])
+                gap, margin = float(behind[j]), _told(needed[j])
                 contrasts.append(Contrast(choice, better, worse, gap, margin))
     corrected = float(sign * stats.cross_validated(scores))
     return Standing(finalists, tuple(contrasts), fallen, corrected)
+
+
+def _told(margin: float) -> float | None:
+    return float(margin) if margin < float("inf") else None
 
 
 def judged_by(outcome: Standing, recipe: Recipe, metric: str) -> Standing | None:

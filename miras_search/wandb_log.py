@@ -300,7 +300,7 @@ def _standing(records: Sequence[TrialRecord], recipe: Recipe) -> dict[str, Any]:
     return told | {
         "first/variant": str(first.variant),
         "first/mean": first.mean,
-        "first/margin": first.margin or None,
+        "first/margin": first.margin,
         "first/tied": outcome.tied,
     }
 

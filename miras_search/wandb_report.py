@@ -71,6 +71,8 @@ def _description(folder: StudyFolder) -> str:
         first = label(variant_of(best), shared_choices(entries))
         told.append(f"{sentences.heading(entries, outcome)}. First: {first}.")
     told += sentences.finals(outcome) if outcome else [sentences.verdict(records, outcome, recipe)]
+    if made := differences(entries, recipe):
+        told += [*sentences.directions(made, recipe), *sentences.differences(made)]
     told += sentences.contrasts(outcome) if outcome else []
     return " ".join([*told, *sentences.caveats(entries, recipe, outcome)])
 

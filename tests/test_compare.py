@@ -181,7 +181,7 @@ def test_runs_that_are_all_alike_show_nothing(best):
     found += samples.finals(found, how, [best, 0.7] * 3)
     outcome = finals.standing(found, how)
     assert outcome is not None
-    assert [f.margin for f in outcome.finalists] == [0, 0]
+    assert [f.margin for f in outcome.finalists] == [None, None]
     assert outcome.tied == 1
     assert text.interval(outcome.first.margin) == "all alike"
     assert {row["final_margin"] for row in rows(found, how)} == {None}

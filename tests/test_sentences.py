@@ -11,6 +11,7 @@ from report_page import check
 from scipy.stats import studentized_range
 from study_samples import figure_rows, planted, printed
 
+from miras_search import wandb_report
 from miras_search.finals import judged_by, standing
 from miras_search.folder import StudyFolder
 from miras_search.registry import kinds
@@ -37,9 +38,16 @@ def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
     assert worse == pytest.approx(-better)
     flat = " ".join(printed(records, how, 100).split())
     assert re.search(r"made a difference over 24 variants: memory \(\d\d%\), algo\w+ \(", flat)
+    metric = how.task.metric.replace("_", " ")
+    ahead = f"mlp is ahead of matrix by {text.score(abs(better - worse))} {metric} on average"
+    why = f"memory made a difference: {ahead}, all other axes equal."
+    assert why in flat
+    assert len(sentences.directions(found, how)) == 2
     folder = samples.folder(tmp_path / "study", how, records)
+    assert why in wandb_report._description(folder)
     page = write_report(folder).read_text()
     assert "Kinds, with all other axes equal" in page
+    assert page.index(why) < page.index("What this ranking does not show")
     told = figure_rows(folder, "effects")
     assert {row["effect"] for row in told if row["shown"] == "True"} == {"memory", "algorithm"}
     assert [row["effect"] for row in told][:3] == ["memory", "memory x bias", "bias"]
@@ -54,6 +62,20 @@ def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
         for axis in ("memory", "algorithm")
         for kind, value in found.against_mean[axis].items()
     }
+
+
+def test_of_three_kinds_it_is_not_said_which_differ():
+    how = samples.recipe()
+    found = differences(best_per_variant(planted(how, huber=0.2), how), how)
+    assert found is not None
+    (told,) = sentences.directions(found, how)
+    kinds = [*found.against_mean["bias"]]
+    assert kinds[0] == "huber"
+    assert told.startswith(f"bias made a difference: huber is ahead of {kinds[-1]} by ")
+    assert told.endswith(
+        "axes equal, the first and the last of its kinds; which of them differ was not tested."
+    )
+    assert not sentences.directions(replace(found, least=0.0), how)
 
 
 def test_more_is_asked_of_an_effect_where_the_sampler_learned():

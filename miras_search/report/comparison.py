@@ -64,7 +64,7 @@ def plain(found: Comparison) -> dict[str, Any]:
                         "digest": finalist.variant.digest,
                         "studies": studies,
                         "mean": finalist.mean,
-                        "margin": finalist.margin or None,
+                        "margin": finalist.margin,
                         "tied": finalist.tied,
                         "first_better": finalist.beaten._asdict(),
                     }
@@ -105,7 +105,7 @@ def _first(study: Compared) -> dict[str, Any] | None:
     if study.standing is None:
         return None
     first = study.standing.first
-    return {"variant": str(first.variant), "mean": first.mean, "margin": first.margin or None}
+    return {"variant": str(first.variant), "mean": first.mean, "margin": first.margin}
 
 
 def _studies(found: Comparison) -> Table:

@@ -29,8 +29,8 @@ class Row:
     label: str
     others: Sequence[Dot] = ()
     best: Dot | None = None
-    margin: float = 0.0
-    """Half the length of a whisker through `best`."""
+    margin: float | None = None
+    """Half the length of a whisker through `best`, if it has one."""
 
 
 def draw(name: str, title: str, rows: Sequence[Row], axis: str, levels: Mapping[str, float]) -> str:
@@ -63,7 +63,7 @@ def draw(name: str, title: str, rows: Sequence[Row], axis: str, levels: Mapping[
             if row.best is not None:
                 line = y + _DOTS / 2
                 axes.axhline(line, color=GRID, linewidth=0.6, zorder=0)
-                if row.margin:
+                if row.margin is not None:
                     ends = [row.best.value - row.margin, row.best.value + row.margin]
                     axes.plot(ends, [line] * 2, color=SERIES[0], marker="|", linewidth=1.4)
                 hollow += [(dot, line) for dot in row.others]

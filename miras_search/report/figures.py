@@ -175,7 +175,7 @@ def intervals(outcome: Standing, entries: Sequence[Entry], recipe: Recipe) -> Pi
     caption = "Filled: the mean, with its 95 % interval. Hollow: the runs, one a seed."
     data = [
         {"rank": rank, "variant": label(finalist.variant), "seed": run.seed, "score": run.score}
-        | {"mean": finalist.mean, "margin": finalist.margin or None}
+        | {"mean": finalist.mean, "margin": finalist.margin}
         for rank, finalist in enumerate(outcome.finalists, start=1)
         for run in finalist.runs
     ]

@@ -113,6 +113,7 @@ def write_report(folder: StudyFolder) -> Path:
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),
             differences=made,
+            directions=sentences.directions(made, recipe) if made else [],
             effects=effects,
             unjudged=sentences.unjudged(entries),
             figures=pictures,

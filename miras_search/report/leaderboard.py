@@ -198,7 +198,7 @@ def _row(
         "reason": record.reason if record.score is not None else text.reason(record),
         "test_score": score_on_test(record),
         "final_mean": finalist.mean if finalist else None,
-        "final_margin": (finalist.margin or None) if finalist else None,
+        "final_margin": finalist.margin if finalist else None,
         "tied": finalist.tied if finalist else None,
         "first_better": finalist.beaten.value if finalist else None,
         "first_better_low": finalist.beaten.low if finalist else None,
@@ -234,20 +234,23 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         console.print(variants_table(entries[:SHOWN], shared, console.width, outcome))
     if len(entries) > SHOWN:
         console.print(Text(f"{len(entries) - SHOWN} more variants are in leaderboard.csv."))
+    told = []
     if outcome is not None:
         console.print(finals_table(outcome, shared, console.width))
-        console.print(Text("\n".join([*sentences.finals(outcome), *sentences.contrasts(outcome)])))
-    if untold := sentences.untold(entries, outcome, recipe):
-        console.print(Text(untold))
-    told = [*continual.lines(entries, recipe), sentences.endings(records)]
-    if outcome is None and len(entries) > 1:
+        told += sentences.finals(outcome)
+    elif len(entries) > 1:
         told.append(sentences.verdict(records, outcome, recipe))
-    if front := sentences.front(entries, recipe):
-        told.insert(0, front)
     if made := differences(entries, recipe):
-        told += sentences.differences(made)
+        told += [*sentences.directions(made, recipe), *sentences.differences(made)]
     elif len(entries) > 1:
         told.append(sentences.unjudged(entries))
+    if outcome is not None:
+        told += sentences.contrasts(outcome)
+    if untold := sentences.untold(entries, outcome, recipe):
+        told.append(untold)
+    if front := sentences.front(entries, recipe):
+        told.append(front)
+    told += [*continual.lines(entries, recipe), sentences.endings(records)]
     if foretelling := sentences.foretelling(records):
         told.append(foretelling)
     console.print(Text("\n".join([*told, *sentences.caveats(entries, recipe, outcome)])))

@@ -15,7 +15,7 @@ from miras_search.report.failures import Failure, failures
 from miras_search.variant import Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from miras_search.finals import Contrast, Standing
     from miras_search.recipe import Recipe
@@ -144,6 +144,27 @@ def differences(found: Differences) -> list[str]:
     ]
 
 
+def directions(found: Differences, recipe: Recipe) -> list[str]:
+    """Which kinds are ahead on each axis that made a difference, a sentence for each."""
+    return [
+        _direction(effect.name, found.against_mean[effect.name], recipe)
+        for effect in found.shown
+        if effect.name in found.axes
+    ]
+
+
+def _direction(axis: str, kinds: Mapping[str, float | None], recipe: Recipe) -> str:
+    known = {kind: value for kind, value in kinds.items() if value is not None}
+    if not known:
+        return f"{axis} made a difference; its kinds were never tried with all other axes equal."
+    (best, high), *_, (last, low) = known.items()
+    gap = f"{text.score(abs(high - low))} {recipe.task.metric.replace('_', ' ')}"
+    told = f"{axis} made a difference: {best} is ahead of {last} by {gap} on average, all other "
+    # Of two kinds the effect of the axis is their difference; of more it is not said which differ.
+    more = ", the first and the last of its kinds; which of them differ was not tested"
+    return f"{told}axes equal{more if len(kinds) > 2 else ''}."
+
+
 def finals(outcome: Standing) -> list[str]:
     """What the finals show and what they do not, one sentence or two each; first the verdict."""
     from miras_search.stats.seeds import LEVEL, unseen
@@ -177,7 +198,7 @@ def finals(outcome: Standing) -> list[str]:
             f"{text.score(outcome.corrected)} (chosen on all seeds but one, scored on the one left "
             "out, on average), which is less sure than the mean."
         )
-    if not min(finalist.margin for finalist in outcome.finalists):
+    if any(finalist.margin is None for finalist in outcome.finalists):
         told.append("Where all runs gave one score, neither interval nor winner can be told.")
     told.append(
         f"A variant that failed in none of {seeds} runs may still fail in up to "
@@ -242,14 +263,14 @@ def _contrast(found: Contrast) -> str:
     beside = ", ".join(f"{name}={axes[name]}" for name in axes if name != found.choice)
     name, metric = found.choice, found.better.runs[0].metric.replace("_", " ")
     verb = "is better than" if found.shown else "is ahead of"
-    gap = text.score(found.gap) + (
-        "" if math.isinf(found.margin) else f" {text.interval(found.margin)}"
-    )
+    gap = text.score(found.gap)
+    if found.margin is not None:
+        gap += f" {text.interval(found.margin)}"
     told = f"With {beside}: {name}={getattr(one, name)} {verb} {name}={getattr(other, name)} by "
     told += f"{gap} in mean {metric}"
     if found.shown:
         return f"{told}."
-    if math.isinf(found.margin):
+    if found.margin is None:
         return f"{told}; all runs are alike, so that no interval can be told."
     return f"{told}, which does not tell them apart."
 

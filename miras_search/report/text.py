@@ -142,6 +142,6 @@ def chance(found: Chance | Correlation) -> str:
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
-def interval(margin: float) -> str:
+def interval(margin: float | None) -> str:
     """Half the width of an interval, or that none can be told."""
-    return f"\u00b1 {score(margin)}" if margin else "all alike"
+    return "all alike" if margin is None else f"\u00b1 {score(margin)}"

@@ -35,7 +35,8 @@ def margins(scores: Array) -> Array:
     The larger of two t intervals: of the variant's own spread, and of the spread pooled over all
     variants, which holds for all means together (Sidak 1967) and so for that of the first, which
     owes something to being the best. The first alone is of no width where three runs happen to be
-    alike; the second alone is too narrow for a variant that varies more than the others.
+    alike; the second alone is too narrow for a variant that varies more than the others. Infinite
+    where all runs are alike, which tells nothing of how they vary.
     """
     variants, seeds = scores.shape
     own = scores.var(axis=1, ddof=1)
@@ -43,7 +44,7 @@ def margins(scores: Array) -> Array:
         _t(seeds - 1) * np.sqrt(own / seeds),
         _t(variants * (seeds - 1), variants) * np.sqrt(own.mean() / seeds),
     )
-    return np.where(_rounding(found, scores), 0, found)
+    return np.where(_rounding(found, scores), np.inf, found)
 
 
 def gaps(scores: Array, row: int = 0) -> tuple[Array, Array]:
