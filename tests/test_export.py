@@ -16,6 +16,7 @@ from miras_search.errors import UserError
 from miras_search.export import export
 from miras_search.folder import StudyFolder
 from miras_search.record import TrialRecord
+from miras_search.tasks.base import METRICS
 
 tokenizers = pytest.importorskip("tokenizers", reason="needs the extra data")
 pytest.importorskip("transformers", reason="needs the extra hf")
@@ -73,7 +74,7 @@ def test_its_card_says_what_was_measured(study, exported):
         column = [cell.strip() for cell in header.strip("|").split("|")].index(record.metric)
         assert float(cells[column]) == pytest.approx(score, abs=1e-3)
     assert "one run" in card
-    assert "The score is accuracy: higher is better." in card
+    assert f"The score is accuracy, {METRICS['accuracy']}: higher is better." in card
     assert "parameters in 1 layer of width 8," in card
     assert "{{" not in card
     # Every row of a table has as many cells as its head, and its head is followed by dashes.

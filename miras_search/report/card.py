@@ -9,6 +9,7 @@ import jinja2
 
 from miras_search.report import text
 from miras_search.report.leaderboard import variant_of
+from miras_search.tasks.base import METRICS
 from miras_search.yaml_file import dump
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def card(name: str, variant: Variant, record: TrialRecord, recipe: Recipe) -> st
             if axis not in variant.idle
         ],
         metrics=metrics,
+        meaning=METRICS[recipe.task.metric],
         better=text.better(recipe),
         scores=[(s, [record.metrics.get(f"{s}/{m}") for m in metrics]) for s in splits],
         # Where all weights are kept, whose these are is not known.

@@ -27,6 +27,7 @@ from miras_search.report.leaderboard import (
     variant_of,
 )
 from miras_search.study import repeats, total_trials
+from miras_search.tasks.base import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,6 +82,7 @@ def write_report(folder: StudyFolder) -> Path:
             recipe=recipe,
             task=recipe.task,
             metric=recipe.task.metric.replace("_", " "),
+            meaning=METRICS[recipe.task.metric],
             better=text.better(recipe),
             records=records,
             completed=sentences.completed(records, _trials(folder.space, recipe, records)),

@@ -22,9 +22,12 @@ IGNORE = -100
 """The target of a position that is not scored."""
 
 Metric = Literal["accuracy", "exact", "bits_per_token"]
-"""Share of scored positions whose most likely token is the target; share of examples in which that
-holds for every scored position; or mean cross-entropy there in bits (bits per byte where a token is
-a byte)."""
+METRICS: dict[Metric, str] = {
+    "accuracy": "the share of scored positions whose most likely token is the target",
+    "exact": "the share of examples whose most likely tokens are the targets at every position",
+    "bits_per_token": "the mean cross-entropy of scored positions in bits",
+}
+"""What each is; the last in bits per byte where a token is a byte."""
 
 Readout = Literal["each", "last"]
 """Whether the target at a position is read from its own hidden state, or, like every other, from
