@@ -370,11 +370,11 @@ def journal(file: Path) -> JournalStorage:
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Raises `UserError` where a line of the journal is none."""
+    """Raises `UserError` where a line of the journal is none, or is JSON that is no entry of one."""
     try:
         yield
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: expected an Optuna journal: {error}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: expected an Optuna journal: {error!r}") from None
 
 
 def opened(storage: JournalStorage, name: str, phase: Phase, recipe: Recipe) -> optuna.Study:

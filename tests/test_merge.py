@@ -218,7 +218,7 @@ def test_what_cannot_be_merged_is_told(tmp_path: Path) -> None:
     b.journal_file.write_bytes(b"")
     with pytest.raises(UserError, match="does not know of trial 0: expected this study's journal"):
         merge([a.path, b.path], tmp_path / "m")
-    for line in (b"xx\n", b"\xff\n"):
+    for line in (b"xx\n", b"\xff\n", b"{}\n", b"1\n"):
         b.journal_file.write_bytes(journal_file + 2 * line)
         with pytest.raises(UserError, match="expected an Optuna journal") as caught:
             merge([a.path, b.path], tmp_path / "m")
