@@ -370,7 +370,7 @@ def journal(file: Path) -> JournalStorage:
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Raises `UserError` where a line of the journal is none, or is JSON that is no entry of one."""
+    """Raises `UserError` where a line is no entry of an Optuna journal."""
     try:
         yield
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
