@@ -64,6 +64,38 @@ def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
     }
 
 
+def test_of_a_pair_it_is_told_what_one_does_beside_each_kind_of_the_other(how):
+    """Against the mean over variants that are alike in all else."""
+    sign = 1 if how.task.direction == "maximize" else -1
+    records = []
+    for record in planted(how):
+        kinds = {record.variant["memory"]["kind"], record.variant["algorithm"]["kind"]}
+        more = 0.2 * (kinds == {"mlp", "momentum"}) - 0.3 * (kinds == {"mlp", "gd"})
+        records.append(record.model_copy(update={"score": record.score + sign * more}))
+    entries = best_per_variant(records, how)
+    found = differences(entries, how)
+    assert found is not None
+    gaps: dict[str, list[float]] = {"matrix": [], "mlp": []}
+    for one in entries:
+        for other in entries:
+            if one.variant.single_difference(other.variant) != "algorithm":
+                continue
+            if one.variant.algorithm.kind == "momentum":
+                gaps[one.variant.memory.kind].append(one.best.score - other.best.score)
+    gains = found.gains["memory x algorithm"]
+    assert {kind: len(gap) for kind, gap in gaps.items()} == {"matrix": 6, "mlp": 6}
+    assert gains == {kind: pytest.approx(np.mean(gap)) for kind, gap in gaps.items()}
+    told = next(s for s in sentences.directions(found, how) if s.startswith("memory x algorithm"))
+    first, then = (sign * gain for gain in gains.values())
+    assert max(first, then) == sign * gains["mlp"]
+    metric = how.task.metric.replace("_", " ")
+    place = "ahead" if then > 0 else "behind"
+    assert f"momentum is {'ahead of' if first > 0 else 'behind'} gd by" in told
+    assert f"{text.score(abs(first))} {metric} on average; with " in told
+    assert told.endswith(f"it is {place} by {text.score(abs(then))}.")
+    assert "bias x algorithm" not in found.gains  # of three kinds
+
+
 def test_of_three_kinds_it_is_not_said_which_differ():
     how = samples.recipe()
     found = differences(best_per_variant(planted(how, huber=0.2), how), how)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from miras_search.recipe import Recipe
     from miras_search.report.leaderboard import Entry
+    from miras_search.stats.effects import Array
 
 RATE = "learning rate"
 ALARMS, LEARNED = 0.05, 0.01
@@ -40,6 +42,10 @@ class Differences:
     against_mean: dict[str, dict[str, float | None]]
     """For each axis the kinds against the mean of the axis, best first, all other axes equal; None
     where the trials do not tell."""
+    gains: dict[str, dict[str, float]]
+    """For each pair of axes of two kinds each: beside each kind of the one, how far the better kind
+    of the other is above its second, all further axes equal. None of a pair where the trials do not
+    tell."""
 
     @property
     def judged(self) -> list[Effect]:
@@ -90,7 +96,34 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     # Each trial's own, as a study may go on with another sampler, and one of several has them all.
     used = {trial.recipe["sampler"] for entry in entries for trial in entry.trials}
     least = LEARNED if any(samplers.find(name).learns for name in used) else ALARMS
-    return Differences(len(entries), list(axes), found, least, ordered)
+    gains = {
+        f"{one} x {other}": gained
+        for one, other in combinations(axes, 2)
+        if (gained := _gains(scores, axes, one, other, ordered))
+    }
+    return Differences(len(entries), list(axes), found, least, ordered, gains)
+
+
+def _gains(
+    scores: Array,
+    axes: dict[str, list[str]],
+    one: str,
+    other: str,
+    ordered: dict[str, dict[str, float | None]],
+) -> dict[str, float]:
+    if len(ordered[one]) != 2 or len(ordered[other]) != 2:
+        return {}
+    rest = {axis: kinds for axis, kinds in axes.items() if axis not in (one, other)}
+    both = [f"{a} {b}" for a, b in zip(axes[one], axes[other], strict=True)]
+    cells = choices(scores, {"both": both, **rest})["both"]
+    better, second = ordered[other]
+    gained = {}
+    for kind in ordered[one]:
+        high, low = cells.get(f"{kind} {better}"), cells.get(f"{kind} {second}")
+        if high is None or low is None:
+            return {}
+        gained[kind] = high - low
+    return gained
 
 
 def _in_company(entries: list[Entry]) -> list[Entry]:

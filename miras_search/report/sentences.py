@@ -145,12 +145,15 @@ def differences(found: Differences) -> list[str]:
 
 
 def directions(found: Differences, recipe: Recipe) -> list[str]:
-    """Which kinds are ahead on each axis that made a difference, a sentence for each."""
-    return [
-        _direction(effect.name, found.against_mean[effect.name], recipe)
-        for effect in found.shown
-        if effect.name in found.axes
-    ]
+    """Which kinds are ahead on each axis that made a difference, and in which company where a pair
+    of two kinds each did; a sentence for each."""
+    told = []
+    for effect in found.shown:
+        if effect.name in found.axes:
+            told.append(_direction(effect.name, found.against_mean[effect.name], recipe))
+        elif effect.name in found.gains:
+            told.append(_company(effect.name, found, recipe))
+    return told
 
 
 def _direction(axis: str, kinds: Mapping[str, float | None], recipe: Recipe) -> str:
@@ -163,6 +166,19 @@ def _direction(axis: str, kinds: Mapping[str, float | None], recipe: Recipe) -> 
     # Of two kinds the effect of the axis is their difference; of more it is not said which differ.
     more = ", the first and the last of its kinds; which of them differ was not tested"
     return f"{told}axes equal{more if len(kinds) > 2 else ''}."
+
+
+def _company(pair: str, found: Differences, recipe: Recipe) -> str:
+    axis = pair.partition(" x ")[2]
+    better, second = found.against_mean[axis]
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    (one, first), (other, then) = ((k, sign * gain) for k, gain in found.gains[pair].items())
+    return (
+        f"{pair} made a difference: with {one}, {axis} {better} is "
+        f"{'ahead of' if first > 0 else 'behind'} {second} by {text.score(abs(first))} "
+        f"{recipe.task.metric.replace('_', ' ')} on average; with {other} it is "
+        f"{'ahead' if then > 0 else 'behind'} by {text.score(abs(then))}."
+    )
 
 
 def finals(outcome: Standing) -> list[str]:
