@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Run = tuple[str, float, int]
 """What is run in the finals: digest of the variant, learning rate, seed."""
+SIZE = ("finalists", "seeds", "trials")
+"""Keys of a recipe that say who has a part in the finals, and how often."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Standing:
     corrected: float
     """An estimate of the mean of the first without what it owes to being the best of several."""
     looks: int = 1
-    """How many sizes the finals had, by seeds and finalists: at each somebody may have looked."""
+    """How many sizes the finals had, by finalists, seeds and trials of the search: at each somebody
+    may have looked."""
 
     @property
     def first(self) -> Finalist:
@@ -153,9 +156,11 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
         if not over(records := list(records), recipe):
             return None
         done = played(records)
-        sizes = set()
+        # More trials may have brought other finalists, and smaller finals leave some out.
+        sizes = {tuple(run.recipe[key] for key in SIZE) for run in done.values()}
+        if (recipe.finalists, recipe.seeds) not in {size[:2] for size in sizes}:
+            sizes.add((recipe.finalists, recipe.seeds, recipe.trials))
         for run in wanted(records, recipe):
-            sizes.add((done[run].recipe["finalists"], done[run].recipe["seeds"]))
             rows.setdefault(run[:2], {}).setdefault(run[2], done[run])
         shared.append(seeds(recipe))
         looks = max(looks, len(sizes))

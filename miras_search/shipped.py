@@ -49,7 +49,8 @@ def table(file: str | Path) -> Path:
 
 
 def _meant(file: Path, folder: Path, what: str, pattern: str) -> Path:
-    if file.exists() or file.parent != Path() or file.suffix:
+    # A folder of this name, such as core/, is no file that could be meant.
+    if file.is_file() or file.parent != Path() or file.suffix:
         return file
     deepest_first = sorted(folder.rglob(pattern), key=lambda found: -len(found.parts))
     shipped = {found.stem: found for found in deepest_first}

@@ -157,6 +157,8 @@ def trial_run(spec: TrialSpec, variant: Variant, recipe: Recipe, plan: Plan) -> 
         part = trial_part(spec.number)
         run = _start(spec.wandb, root, spec.study, part, name, config, "trial")
         if run is not None:
+            # Only `result` tells it: wandb would put the last point, held back to the end, over it.
+            run.define_metric("score", summary="none")
             run.summary["variant"] = _table(described(variant, plan))
         return run
 

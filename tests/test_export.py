@@ -15,6 +15,7 @@ from miras_search.data import corpus
 from miras_search.errors import UserError
 from miras_search.export import export
 from miras_search.folder import StudyFolder
+from miras_search.recipe import Recipe
 from miras_search.record import TrialRecord
 from miras_search.tasks.base import METRICS
 
@@ -94,6 +95,18 @@ def test_it_can_be_trained_again(study, exported, tmp_path):
     assert again.digest == first.digest
     assert again.metrics == first.metrics
     assert again.score == first.score
+
+
+def test_its_recipe_has_the_rate_and_the_seed_of_the_run(study, tmp_path):
+    """Of a run of the finals these are not the study's."""
+    trial = tmp_path / "trial"
+    shutil.copytree(study.best_checkpoint, trial)
+    record = TrialRecord.read(trial / "record.json")
+    own = {"seed": 20_177, "lr": 0.0037, "phase": "finals"}
+    record.model_copy(update=own).write(trial / "record.json")
+    recipe = Recipe.load(export(trial, tmp_path / "ours") / "recipe.yaml")
+    assert (recipe.seed, recipe.lr.plain()) == (20_177, 0.0037)
+    assert (recipe.trials, recipe.finalists) == (1, 0)
 
 
 def test_folders_and_machines_of_whoever_trained_it_stay_at_home(study, exported):

@@ -1,13 +1,14 @@
 """The leaderboard as rows, CSV and terminal, from records made by hand."""
 
 import csv
+from statistics import mean
 
 import pytest
 import study_samples as samples
 from study_samples import printed
 
 from miras_search.finals import standing
-from miras_search.report import text
+from miras_search.report import sentences, text
 from miras_search.report.leaderboard import (
     COLUMNS,
     best_per_variant,
@@ -26,6 +27,47 @@ def test_rows_are_ranked_in_the_direction_of_the_task(how):
     assert all(row["rank"] is row["score"] is None for row in table[len(scores) :])
     assert len(table) == len(scores) + 4
     assert all(tuple(row) == COLUMNS for row in table)
+
+
+def test_rows_of_the_finals_say_how_their_finalist_stands():
+    """The leader of the search is second in the finals and tied with the first; one is behind."""
+    how = samples.recipe(finalists=3, seeds=3)
+    searched = [
+        samples.record(i, v, 0.9 - i / 10, how=how) for i, v in enumerate(samples.variants()[:4])
+    ]
+    runs = [(0.8, 0.86, 0.83), (0.84, 0.9, 0.81), (0.1, 0.12, 0.17)]
+    records = searched + samples.finals(searched, how, [run[s] for s in range(3) for run in runs])
+    outcome = standing(records, how)
+    assert outcome is not None
+    stands = {finalist.variant.digest: finalist for finalist in outcome.finalists}
+    told = ("final_mean", "final_margin", "tied", "first_better")
+    told += ("first_better_low", "first_better_high")
+    table = rows(records, how)
+    assert {row[name] for row in table[:4] for name in told} == {None}
+    for variant, scores, tied in zip(samples.variants(), runs, (True, True, False), strict=False):
+        better = mean((a > b) + (a == b) / 2 for a in runs[1] for b in scores)
+        finalist = stands[variant.digest]
+        known = (mean(scores), finalist.margin, tied, better, *finalist.beaten[1:])
+        found = [row for row in table[4:] if row["digest"] == variant.digest]
+        assert [row["score"] for row in found] == [*scores]
+        for row in found:
+            assert [row[name] for name in told] == pytest.approx(known)
+            assert row["tied"] is tied
+
+
+def test_finals_that_are_all_alike_show_no_choice_to_be_better():
+    how = samples.recipe(finalists=2, seeds=3)
+    searched = [samples.record(i, samples.variants()[i], 0.9 - i / 10, how=how) for i in (0, 1)]
+    records = searched + samples.finals(searched, how, [0.8, 0.6] * 3)
+    outcome = standing(records, how)
+    assert outcome is not None
+    (contrast,) = outcome.contrasts
+    assert contrast.margin is None
+    assert contrast.gap == pytest.approx(0.2)
+    assert not contrast.shown
+    told, _ = sentences.contrasts(outcome)
+    assert "is better than" not in told
+    assert "is ahead of" in told
 
 
 def test_who_stands_for_the_study_is_bold_on_a_terminal():

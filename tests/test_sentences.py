@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,13 +17,14 @@ from miras_search.finals import judged_by, standing
 from miras_search.folder import StudyFolder
 from miras_search.registry import kinds
 from miras_search.report import figures, sentences, text
-from miras_search.report.differences import differences
+from miras_search.report.differences import Differences, differences
 from miras_search.report.failures import failures
 from miras_search.report.html import write_report
 from miras_search.report.leaderboard import (
     best_per_variant,
 )
 from miras_search.stats.ranks import correlation
+from miras_search.variant import Variant
 
 
 def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
@@ -62,6 +64,30 @@ def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
         for axis in ("memory", "algorithm")
         for kind, value in found.against_mean[axis].items()
     }
+
+
+def test_an_axis_is_not_told_where_another_field_goes_with_it(how):
+    """What the one does cannot be told from what the other does."""
+
+    def starting(zero: Callable[[Variant], bool]) -> Differences | None:
+        records = []
+        for record in planted(how, mlp=0.1):
+            variant = Variant.from_dict(record.variant)
+            if zero(variant):
+                variant = variant.replace(initial_memory="zero")
+            changes = {"variant": variant.to_dict(), "digest": variant.digest}
+            records.append(record.model_copy(update=changes))
+        return differences(best_per_variant(records, how), how)
+
+    apart = starting(lambda variant: variant.memory.kind == "matrix" and variant.bias.kind == "l2")
+    assert apart is not None
+    assert "memory" in {effect.name for effect in apart.shown}
+    together = starting(lambda variant: variant.memory.kind == "matrix")
+    assert together is not None
+    assert together.found["memory"].p is None
+    assert together.found["initial_memory"].p is None
+    assert {*together.against_mean["memory"].values()} == {None}
+    assert not sentences.directions(together, how)
 
 
 def test_of_a_pair_it_is_told_what_one_does_beside_each_kind_of_the_other(how):
@@ -258,9 +284,21 @@ def test_a_winner_of_finals_that_were_made_larger_is_less_sure():
     assert not outcome.tied
     told = sentences.finals(outcome)[0]
     assert "at most 10% of studies say so. That is 5% for each of the 2 sizes " in told
+    for sentence in (*sentences.contrasts(outcome)[-1:], *sentences.finals(outcome)[-1:]):
+        assert "at one look: the 2 sizes that these finals had are not allowed for" in sentence
     again = judged_by(outcome, larger, "test/accuracy")
     assert again is not None
     assert again.looks == 2
+    smaller = standing(small + added, how)
+    assert smaller is not None
+    assert smaller.looks == 2
+    searched_on = [
+        run.model_copy(update={"recipe": run.recipe | {"trials": 2 + i % 2}})
+        for i, run in enumerate(small)
+    ]
+    more = standing(searched_on, how)
+    assert more is not None
+    assert more.looks == 2
     at_once = searched + samples.finals(searched, larger, apart)
     outcome = standing(at_once, larger)
     assert outcome is not None

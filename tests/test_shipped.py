@@ -36,6 +36,17 @@ def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
     assert Recipe.load("bytes").name == "bytes"
 
 
+def test_a_folder_of_that_name_hides_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("core", "recall", "runs"):
+        Path(name).mkdir()
+    assert shipped.space("core") == ROOT / "spaces/core.yaml"
+    assert shipped.recipe("recall") == ROOT / "recipes/recall.yaml"
+    assert shipped.table("recall") == ROOT / "miras_search/benchmark/recall.parquet"
+    with pytest.raises(UserError, match="runs: neither a file nor a shipped space"):
+        shipped.space("runs")
+
+
 def test_a_name_that_is_not_shipped_is_told_with_the_nearest():
     with pytest.raises(UserError, match=r"byte: neither a file nor a shipped recipe: .*bytes"):
         Recipe.load("byte")

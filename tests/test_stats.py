@@ -278,6 +278,33 @@ def test_an_effect_is_the_f_test_of_nested_models():
         assert told.p == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 2000) + 0.01)
 
 
+def test_a_share_is_the_adjusted_r2_of_least_squares():
+    """That of what other axes leave: variance for each degree of freedom, before and after."""
+    rng = np.random.default_rng(15)
+    _, bias, retention, algorithm = (effects.one_hot(values) for values in design(1).values())
+
+    def variance(parts, scores):
+        made = np.column_stack([np.ones(48), *parts])
+        fitted, _, rank, _ = np.linalg.lstsq(made, scores, rcond=None)
+        return ((scores - made @ fitted) ** 2).sum() / (48 - rank)
+
+    for beside in ([], [retention, algorithm]):
+        for strength in (0.0, 0.5, 2.0):
+            scores = rng.normal(size=48) + strength * bias[:, 2]
+            told = effects.explained("bias", scores, beside, bias, rng)
+            r2 = 1 - variance([*beside, bias], scores) / variance(beside, scores)
+            assert told.share == pytest.approx(max(0, r2))
+            assert strength < 2 or r2 > 0.2
+
+
+def test_no_effect_is_so_large_that_it_cannot_be_chance():
+    """All shuffles together are one short of saying that p is 0."""
+    rng = np.random.default_rng(16)
+    bias = effects.one_hot(design(1)["bias"])
+    scores = rng.normal(size=48) + 1000 * bias[:, 2]
+    assert effects.explained("bias", scores, [], bias, rng).p == 1 / (effects.SHUFFLES + 1)
+
+
 def test_a_choice_by_means_where_all_were_tried_alike():
     rng = np.random.default_rng(12)
     axes = design()

@@ -20,7 +20,7 @@ from wandb_server import ENTITY, Server, serving
 
 from miras_search import finals, pareto, wandb_log, wandb_report, wandb_sync
 from miras_search.errors import UserError
-from miras_search.folder import StudyFolder
+from miras_search.folder import WEIGHTS, StudyFolder
 from miras_search.plan import plan
 from miras_search.registry import CHOICES
 from miras_search.report import sentences
@@ -60,6 +60,19 @@ def cli(folder: Path, server: Server, *words: str) -> subprocess.CompletedProces
     return process(command(*words), WANDB_MODE="offline", **home, **server.environment)
 
 
+def written(folder: Path, part: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The summary of an offline run of the sample study as it ends, and all it has, in order."""
+    (file,) = folder.glob(f"wandb/offline-run-*-sample-1-{part}/*.wandb")
+    read = process(
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)], home=str(folder)
+    )
+    lines = [json.loads(line) for line in read.stdout.splitlines()]
+    summary: dict[str, Any] = {}
+    for line in lines:
+        summary |= line.get("summary", {}).get("update", {})
+    return summary, lines
+
+
 def check(server: Server, out: Path, summaries: list[int]) -> None:
     """The server has what the records say, each run once and every point of it once."""
     folder = StudyFolder(out)
@@ -86,7 +99,7 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
             shown = line["norm/layer1/histogram"]
             assert [n for n in shown["values"] if n] == [1, 2, 1]
             assert (shown["bins"][0], shown["bins"][-1]) == (1, 3)
-        assert run.summary["score"] == record.score
+        assert run.summary["score"] == record.score != record.curve[-1].score
         assert run.summary["test/accuracy"] == 0.25
         assert run.summary["variant"]["_type"] == "table-file"
         table = server.versions(f"run-{study}-trial-{record.number}-variant")[-1]
@@ -102,6 +115,8 @@ def check(server: Server, out: Path, summaries: list[int]) -> None:
     assert summary.summary["verdict"] == sentences.verdict(folder.records(), None, folder.recipe)
     assert {"space.yaml", "recipe.yaml", "best.yaml"} <= summary.uploads
     best = max(records, key=lambda record: record.score or 0)
+    assert summary.summary["best/trial"] == best.number
+    assert summary.summary["best/score"] == best.score
     model = server.versions(f"{study}-model")[-1]
     assert model["artifactTypeName"] == "model"
     assert model["files"] == {"model.safetensors", "model.yaml", "record.json"}
@@ -264,24 +279,37 @@ def test_tables_are_written_where_they_are_missing_or_behind(tmp_path: Path) -> 
     ],
 )
 def test_a_trial_without_a_score_has_none_on_wandb(
-    error: BaseException, state: str | None, code: int, tmp_path: Path, monkeypatch: Any
+    error: BaseException, state: str | None, code: int, tmp_path: Path
 ) -> None:
     """The last score on the way would stand beside those of trials that came to their end."""
     how, variant = samples.recipe(), samples.variants()[0]
-    told: dict[str, Any] = {"score": 0.25}
-    codes: list[int] = []
-    run = SimpleNamespace(summary=told, finish=lambda exit_code: codes.append(exit_code))
-    monkeypatch.setattr(wandb_log, "_start", lambda *given: run)
-    cost = plan(variant, how.size, 64, 64, how.task.readout)
     spec = samples.spec(0, variant, how, str(tmp_path / "trials" / "00000"))
+    spec = spec.model_copy(update={"study": "sample-1", "wandb": "offline"})
+    cost = plan(variant, how.size, 64, 64, how.task.readout)
     with (
         contextlib.suppress(type(error)),
-        wandb_log.trial_run(spec, variant, how, cost),
+        wandb_log.trial_run(spec, variant, how, cost) as log,
     ):
+        for point in wandb_study.points(0):
+            log.point(point, {})
         raise error
-    assert codes == [code]
-    assert told["score"] == (0.25 if state is None else None)
-    assert told.get("state") == state
+    summary, lines = written(tmp_path, "trial-0")
+    scores = [line["history"]["item"]["score"] for line in lines if line["type"] == "history"]
+    assert scores == [point.score for point in wandb_study.points(0)]
+    assert summary.get("score") is None
+    assert summary.get("state") == state
+    assert lines[-1]["exit"]["exit_code"] == code
+
+
+def test_each_choice_stands_beside_its_own_equation() -> None:
+    how, variants = samples.recipe(), samples.variants()
+    cost = plan(variants[0], how.size, 64, 64, how.task.readout)
+    for variant in variants:
+        means = {row["what"]: row["means"] for row in wandb_log.described(variant, cost)}
+        chosen = {name for name in variant.shown_choices() if name not in variant.idle}
+        assert {"memory"} <= chosen <= {*means}
+        for name in chosen:
+            assert means[name] == variant.equations().get(name, "")
 
 
 def test_what_means_nothing_to_a_variant_is_a_dash() -> None:
@@ -294,18 +322,32 @@ def test_what_means_nothing_to_a_variant_is_a_dash() -> None:
     assert not any(name.startswith("algorithm_") for name in told if name != "algorithm_kind")
 
 
-def test_finals_reach_the_summary() -> None:
-    how = samples.recipe(finalists=2, seeds=3)
-    searched = [samples.record(i, v, 0.9, how=how) for i, v in enumerate(samples.variants()[:2])]
-    again = samples.finals(searched, how, (0.8, 0.4, 0.9, 0.5, 1.0, 0.6))
-    outcome = finals.standing([*searched, *again], how)
+def test_finals_reach_the_summary(tmp_path: Path) -> None:
+    how = samples.recipe(finalists=2, seeds=3, wandb="offline")
+    searched = [
+        samples.record(i, v, 0.9 - i / 10, how=how) for i, v in enumerate(samples.variants()[:2])
+    ]
+    records = [*searched, *samples.finals(searched, how, (0.8, 0.4, 0.9, 0.5, 1.0, 0.6))]
+    folder = samples.folder(tmp_path / "study", how, records)
+    for record in records:
+        (folder.trial(record.number) / WEIGHTS).write_text(f"of {record.number}")
+    wandb_log.summary_run(folder, how, records)
+    told, lines = written(folder.path, wandb_log.SUMMARY)
+    outcome = finals.standing(records, how)
     assert outcome is not None
-    told = wandb_log._standing([*searched, *again], how)
-    assert told["first/mean"] == outcome.first.mean == pytest.approx(0.9)
-    assert told["first/margin"] == outcome.first.margin > 0
+    assert told["first/mean"] == pytest.approx(outcome.first.mean)
+    assert told["first/mean"] == pytest.approx(0.9)
+    assert told["first/margin"] == pytest.approx(outcome.first.margin)
+    assert told["first/margin"] > 0
     assert told["first/variant"] == str(outcome.first.variant)
     assert told["first/tied"] == outcome.tied
     assert told["verdict"] == sentences.finals(outcome)[0]
+    assert (told["best/trial"], told["best/score"]) == (0, 0.9)
+    models = [line["artifact"] for line in lines if line["type"] == "artifact"]
+    aliases = [model["aliases"] for model in models if model["name"] == "sample-1-model"]
+    # What is uploaded last is the latest; what is best is neither first nor last of the records.
+    assert ["best" in names for names in aliases] == [False, False, True]
+    assert {"latest", "best", "trial-6"} == {*aliases[-1]}
 
 
 def test_what_sync_cannot_do_is_one_message(

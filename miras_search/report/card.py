@@ -51,6 +51,8 @@ def card(name: str, variant: Variant, record: TrialRecord, recipe: Recipe) -> st
         # Where all weights are kept, whose these are is not known.
         any_trial=record.recipe.get("weights") == "all",
         searched=record.recipe.get("trials") != 1,
+        # What `train` makes as many threads of as the trial had.
+        cores=(record.threads or 0) * recipe.devices,
         task=recipe.task,
         continues=recipe.task.readout == "each",
         tokens=TOKENS.get(kind, f"the symbols of the task `{kind}`"),

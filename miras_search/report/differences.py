@@ -89,8 +89,12 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     rows = [_settings(entry) for entry in entries]
     names = sorted({name for row in rows for name in row})
     settings = {name: [row.get(name) for row in rows] for name in names}
-    found = {effect.name: effect for effect in effects(scores, axes, settings)}
-    means = choices(scores, axes) if axes else {}
+    # What is no axis and yet goes with one may have done what the axis seems to do.
+    chosen = [entry.variant.side_choices() for entry in entries]
+    sides = [[_coded(row[name]) for row in chosen] for name in chosen[0]]
+    sides = [values for values in sides if len({*values}) > 1]
+    found = {effect.name: effect for effect in effects(scores, axes, settings, beside=sides)}
+    means = choices(scores, axes, sides) if axes else {}
     sign = 1 if recipe.task.direction == "maximize" else -1
     ordered = {axis: _best_first(means[axis], sign) for axis in axes}
     # Each trial's own, as a study may go on with another sampler, and one of several has them all.
@@ -99,7 +103,7 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     gains = {
         f"{one} x {other}": gained
         for one, other in combinations(axes, 2)
-        if (gained := _gains(scores, axes, one, other, ordered))
+        if (gained := _gains(scores, axes, sides, one, other, ordered))
     }
     return Differences(len(entries), list(axes), found, least, ordered, gains)
 
@@ -107,6 +111,7 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
 def _gains(
     scores: Array,
     axes: dict[str, list[str]],
+    sides: list[list[float | str]],
     one: str,
     other: str,
     ordered: dict[str, dict[str, float | None]],
@@ -115,7 +120,7 @@ def _gains(
         return {}
     rest = {axis: kinds for axis, kinds in axes.items() if axis not in (one, other)}
     both = [f"{a} {b}" for a, b in zip(axes[one], axes[other], strict=True)]
-    cells = choices(scores, {"both": both, **rest})["both"]
+    cells = choices(scores, {"both": both, **rest}, sides)["both"]
     better, second = ordered[other]
     gained = {}
     for kind in ordered[one]:

@@ -104,7 +104,10 @@ def heading(entries: Sequence[Entry], outcome: Standing | None) -> str:
 def verdict(records: Sequence[TrialRecord], outcome: Standing | None, recipe: Recipe) -> str:
     """How sure it is who is first, in one sentence."""
     if outcome is None:
-        if len({r.digest for r in records if r.phase == "search" and r.score is not None}) < 2:
+        done = {r.digest for r in records if r.phase == "search" and r.score is not None}
+        if not done:
+            return "No trial completed, so there is no ranking."
+        if len(done) < 2:
             return "There is nothing to compare it with."
         if over(records, recipe):
             return "First in the search: no finalist completed on all seeds, to say how sure it is."
@@ -139,8 +142,8 @@ def differences(found: Differences) -> list[str]:
     return [
         f"{judged}, these made a difference over {found.variants} variants: {named}.",
         "In brackets the share that each explains of the variance which all other axes leave: of "
-        "these variants alone, and without an interval. Shown is what has a q-value of at most "
-        f"{found.least:.0%}.",
+        "these variants alone, and without an interval, as is how far kinds are ahead. Shown is "
+        f"what has a q-value of at most {found.least:.0%}.",
     ]
 
 
@@ -223,8 +226,8 @@ def finals(outcome: Standing) -> list[str]:
     if others:
         told.append(
             f"\u00b1 is the {LEVEL:.0%} interval of a mean, for all finalists together as far as "
-            "they vary alike from seed to seed. P is the chance that one run of the first is "
-            "better than one of the other."
+            f"they vary alike from seed to seed{_at_one_look(outcome)}. P is the chance that one "
+            "run of the first is better than one of the other."
         )
     for record in outcome.fallen:
         told.append(
@@ -232,6 +235,12 @@ def finals(outcome: Standing) -> list[str]:
             f": {text.reason(record)}."
         )
     return told
+
+
+def _at_one_look(outcome: Standing) -> str:
+    if outcome.looks == 1:
+        return ""
+    return f", at one look: the {outcome.looks} sizes that these finals had are not allowed for"
 
 
 def contrasts(outcome: Standing) -> list[str]:
@@ -245,7 +254,7 @@ def contrasts(outcome: Standing) -> list[str]:
         *map(_contrast, outcome.contrasts),
         "These are finalists that differ in one choice, each at the best of the rates tried; the "
         f"intervals are of {LEVEL:.0%} for all pairs of finalists together, as far as they vary "
-        "alike from seed to seed.",
+        f"alike from seed to seed{_at_one_look(outcome)}.",
     ]
 
 
@@ -287,7 +296,7 @@ def _contrast(found: Contrast) -> str:
     if found.shown:
         return f"{told}."
     if found.margin is None:
-        return f"{told}; all runs are alike, so that no interval can be told."
+        return f"{told} in every run, so that no interval can be told."
     return f"{told}, which does not tell them apart."
 
 
@@ -299,12 +308,13 @@ def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None =
     seeds = sorted({record.seed for entry in done for record in entry.complete})
     alone = len(done) == 1 and len(done[0].complete) == 1
     told = [
-        f"One run, of seed {seeds[0]}: how far its score moves from seed to seed is not known."
+        f"One run, of seed {seeds[0]}: how far its score moves from seed to seed is not known"
+        + ("." if outcome is None else " but from its finals.")
         if alone
         else (f"One seed ({seeds[0]}): the" if len(seeds) == 1 else "The")
         + " ranking has no error bars. "
         + (
-            "How far a score moves from seed to seed was not measured, "
+            "How far a score moves from seed to seed is not known, "
             if outcome is None
             else "How far a score moves from seed to seed was measured for the finalists alone, "
         )

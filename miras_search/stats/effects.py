@@ -49,29 +49,32 @@ def effects(
     axes: Mapping[str, Sequence[str]],
     settings: Mapping[str, Sequence[float | str | None]],
     seed: int = 0,
+    beside: Sequence[Sequence[float | str]] = (),
 ) -> list[Effect]:
     """Every axis, every pair of axes, and every setting among the variants that have it.
 
     `scores` are [n], one for each variant; axes and settings have n values each. An axis is judged
-    beside all other axes, a pair beside all axes. A setting is None where a variant has none, and
-    is judged beside all axes among the others: numbers by their rank and its square.
+    beside all other axes and what else varies, `beside`, so that it is not told where these go
+    together; a pair beside all of these. A setting is None where a variant has none, and is judged
+    beside all axes among the others: numbers by their rank and its square.
     """
     rng = np.random.default_rng(seed)
+    sides = [_coded(values) for values in beside]
     columns = {name: one_hot(values) for name, values in axes.items()}
     columns = {name: made for name, made in columns.items() if made.shape[1] > 1}
     found = []
     for name, added in columns.items():
         others = [made for other, made in columns.items() if other != name]
-        found.append(explained(name, scores, others, added, rng))
+        found.append(explained(name, scores, [*others, *sides], added, rng))
     for (a, left), (b, right) in combinations(columns.items(), 2):
         added = (left[:, :, None] * right[:, None, :]).reshape(len(scores), -1)
-        found.append(explained(f"{a} x {b}", scores, [*columns.values()], added, rng))
+        found.append(explained(f"{a} x {b}", scores, [*columns.values(), *sides], added, rng))
     for name, values in settings.items():
         has = np.array([value is not None for value in values])
         own = [value for value in values if value is not None]
         if len({*own}) > 1:
-            beside = [made[has] for made in columns.values()]
-            found.append(explained(name, scores[has], beside, _coded(own), rng))
+            others = [made[has] for made in columns.values()]
+            found.append(explained(name, scores[has], others, _coded(own), rng))
     return _controlled(found)
 
 
@@ -107,15 +110,18 @@ def _share(basis: Array, columns: Array) -> Array:
     return ((basis.T @ columns) ** 2).sum(axis=0) / (columns**2).sum(axis=0)
 
 
-def choices(scores: Array, axes: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float | None]]:
+def choices(
+    scores: Array, axes: Mapping[str, Sequence[str]], beside: Sequence[Sequence[float | str]] = ()
+) -> dict[str, dict[str, float | None]]:
     """For each axis how far each choice is above the mean of those it can be compared with, all
-    other axes equal.
+    other axes and what else varies, `beside`, equal.
 
-    Least squares over all axes at once, so that choices that met better company gain nothing by it.
-    Two choices can be compared where the design tells their difference; of the sets that can, the
-    one with the most scores is told, and None of all other choices.
+    Least squares over all of them at once, so that choices that met better company gain nothing by
+    it. Two choices can be compared where the design tells their difference; of the sets that can,
+    the one with the most scores is told, and None of all other choices.
     """
-    design = np.column_stack([np.ones(len(scores)), *map(one_hot, axes.values())])
+    columns = [*map(one_hot, axes.values()), *map(_coded, beside)]
+    design = np.column_stack([np.ones(len(scores)), *columns])
     fitted = np.linalg.pinv(design) @ scores
     rows = _basis(design.T)
     found: dict[str, dict[str, float | None]] = {}
