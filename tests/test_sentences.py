@@ -166,7 +166,9 @@ def test_noise_makes_no_difference(how, tmp_path):
     for record in records:
         record.write(folder.record_file(record.number))
     folder = StudyFolder(folder.path)
-    assert "with all other axes equal" not in write_report(folder).read_text()
+    page = write_report(folder).read_text()
+    assert "with all other axes equal" not in page
+    assert page.index("none is shown to make") < page.index("What this ranking does not show")
     assert (folder.figures / "mine.svg").exists()
     assert {row["shown"] for row in figure_rows(folder, "effects")} == {"False"}
     assert not (folder.figures / "kinds.csv").exists()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import finals, reach
 from miras_search.record import write_whole
 from miras_search.report import continual, equations, figures, interactions, sentences, text
-from miras_search.report.differences import differences
+from miras_search.report.differences import Differences, differences
 from miras_search.report.failures import failures
 from miras_search.report.leaderboard import (
     Entry,
@@ -115,7 +115,7 @@ def write_report(folder: StudyFolder) -> Path:
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),
             differences=made,
-            directions=sentences.directions(made, recipe) if made else [],
+            why=_why(made, recipe) if made else [],
             effects=effects,
             unjudged=sentences.unjudged(entries),
             figures=pictures,
@@ -138,6 +138,11 @@ def write_report(folder: StudyFolder) -> Path:
     )
     write_whole(folder.report_file, page)
     return folder.report_file
+
+
+def _why(made: Differences, recipe: Recipe) -> list[str]:
+    """What made a difference, or that nothing is shown to have."""
+    return sentences.directions(made, recipe) or sentences.differences(made)[:1]
 
 
 def _environment() -> Environment:
