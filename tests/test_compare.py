@@ -170,7 +170,7 @@ def test_finals_that_are_not_over_give_no_verdict():
     failed = [r.model_copy(update={"state": "diverged", "score": None}) for r in failed]
     assert finals.standing([*records, *failed], how) is None
     assert "no finalist completed" in sentences.verdict([*records, *failed], None, how)
-    assert sentences.verdict(ended, None, how) == "There is nothing to compare it with."
+    assert sentences.verdict(ended, None, how) == "No trial completed, so there is no ranking."
 
 
 @pytest.mark.parametrize("best", [1.0, 0.8])  # whose sums round
