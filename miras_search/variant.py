@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -114,6 +114,10 @@ class Variant(BaseModel, frozen=True):
     def side_choices(self) -> dict[str, Any]:
         """The fields that are not components."""
         return self.model_dump(exclude=set(CHOICES))
+
+    def ignores(self, name: str, values: Iterable[Any]) -> bool:
+        """Whether a field means nothing to it: with any of `values` it computes the same."""
+        return all(self.replace(**{name: value}).digest == self.digest for value in values)
 
     def single_difference(self, other: Variant) -> str | None:
         """The choice, side choices among them, that makes the other function of this one or this
@@ -238,3 +242,17 @@ class Variant(BaseModel, frozen=True):
         chosen = ("-" if name in self.idle else str(choice) for name, choice in shown.items())
         side = self.model_dump(exclude=set(CHOICES), exclude_defaults=True)
         return " | ".join([*chosen, *(f"{name}={value}" for name, value in side.items())])
+
+
+def side_choices_of(variants: Sequence[Variant]) -> dict[str, list[Any]]:
+    """The values of each side choice by name, one for each variant: None where it means nothing,
+    and the function would be the same with any value that others have."""
+    found: dict[str, list[Any]] = {}
+    for name in variants[0].side_choices() if variants else ():
+        values = [getattr(variant, name) for variant in variants]
+        every = {*values}
+        found[name] = [
+            None if len(every) > 1 and variant.ignores(name, every - {value}) else value
+            for variant, value in zip(variants, values, strict=True)
+        ]
+    return found

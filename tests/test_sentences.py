@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,14 +16,12 @@ from study_samples import figure_rows, planted, printed
 from miras_search import wandb_report
 from miras_search.finals import judged_by, standing
 from miras_search.folder import StudyFolder
-from miras_search.registry import kinds
+from miras_search.registry import CHOICES, kinds
 from miras_search.report import figures, sentences, text
 from miras_search.report.differences import Differences, differences
 from miras_search.report.failures import failures
 from miras_search.report.html import write_report
-from miras_search.report.leaderboard import (
-    best_per_variant,
-)
+from miras_search.report.leaderboard import Entry, best_per_variant, shared_choices
 from miras_search.stats.ranks import correlation
 from miras_search.tasks.base import METRICS
 from miras_search.variant import Variant
@@ -96,36 +95,85 @@ def test_an_axis_is_not_told_where_another_field_goes_with_it(how):
     assert crossed.found["memory x algorithm"].p is None
 
 
-def test_of_a_pair_it_is_told_what_one_does_beside_each_kind_of_the_other(how):
-    """Against the mean over variants that are alike in all else."""
+@pytest.mark.parametrize(("axis", "beside"), [("algorithm", "memory"), ("memory", "bias")])
+def test_of_a_pair_it_is_told_what_one_does_beside_each_kind_of_the_other(how, axis, beside):
+    """Against the mean over variants that are alike in all else; the one has two kinds."""
     sign = 1 if how.task.direction == "maximize" else -1
+    axes = [name for name in CHOICES if name in (axis, beside)]
+    better, other = {"algorithm": ("gd", "momentum"), "memory": ("mlp", "matrix")}[axis]
+    last = {"memory": "matrix", "bias": "huber"}[beside]
     records = []
     for record in planted(how):
-        kinds = {record.variant["memory"]["kind"], record.variant["algorithm"]["kind"]}
-        more = 0.2 * (kinds == {"mlp", "momentum"}) - 0.3 * (kinds == {"mlp", "gd"})
-        records.append(record.model_copy(update={"score": record.score + sign * more}))
+        if record.variant[axis]["kind"] == better:
+            more = -0.2 if record.variant[beside]["kind"] == last else 0.5
+            record = record.model_copy(update={"score": record.score + sign * more})
+        records.append(record)
     entries = best_per_variant(records, how)
     found = differences(entries, how)
     assert found is not None
-    gaps: dict[str, list[float]] = {"matrix": [], "mlp": []}
+    gaps: dict[str, list[float]] = defaultdict(list)
     for one in entries:
-        for other in entries:
-            if one.variant.single_difference(other.variant) != "algorithm":
+        for two in entries:
+            if one.variant.single_difference(two.variant) != axis:
                 continue
-            if one.variant.algorithm.kind == "momentum":
-                gaps[one.variant.memory.kind].append(one.best.score - other.best.score)
-    gains = found.gains["memory x algorithm"]
-    assert {kind: len(gap) for kind, gap in gaps.items()} == {"matrix": 6, "mlp": 6}
-    assert gains == {kind: pytest.approx(np.mean(gap)) for kind, gap in gaps.items()}
-    told = next(s for s in sentences.directions(found, how) if s.startswith("memory x algorithm"))
-    first, then = (sign * gain for gain in gains.values())
-    assert max(first, then) == sign * gains["mlp"]
+            if getattr(one.variant, axis).kind == better:
+                gap = sign * (one.best.score - two.best.score)
+                gaps[getattr(one.variant, beside).kind].append(gap)
+    company = found.companies[" x ".join(axes)]
+    assert (company.axis, company.better, company.other) == (axis, better, other)
+    assert {len(gap) for gap in gaps.values()} == {24 // 2 // len(gaps)}
+    assert company.gains == {kind: pytest.approx(np.mean(gap)) for kind, gap in gaps.items()}
+    gains = [*company.gains.items()]
+    assert gains == sorted(gains, key=lambda gain: -gain[1])
+    told = next(s for s in sentences.directions(found, how) if s.startswith(" x ".join(axes)))
+    (first, gain), *_, (worst, loss) = gains
+    assert worst == last
     metric = how.task.metric.replace("_", " ")
-    place = "ahead" if then > 0 else "behind"
-    assert f"momentum is {'ahead of' if first > 0 else 'behind'} gd by" in told
-    assert f"{text.score(abs(first))} {metric} on average; with " in told
-    assert told.endswith(f"it is {place} by {text.score(abs(then))}.")
-    assert "bias x algorithm" not in found.gains  # of three kinds
+    assert (
+        f"{axis} {better} is ahead of {other} by {text.score(gain)} {metric} on average "
+        f"with {first}" in told
+    )
+    end = f" and behind by {text.score(-loss)} with {worst}"
+    more = "; which of these differ was not tested" if len(gaps) > 2 else ""
+    assert told.endswith(f"{end}{more}.")
+
+
+def test_a_field_that_means_nothing_makes_no_difference(how):
+    """The gradient of dot never looks at a matrix, so that any chunk is exact there, and the
+    simplest of these variants has 1."""
+    dot = samples.variants()[-1].bias
+
+    def study(simplest: bool) -> list[Entry]:
+        records = []
+        for record in planted(how, l2=-0.2):
+            variant = Variant.from_dict(record.variant)
+            if variant.bias.kind == "huber":
+                variant = variant.replace(bias=dot)
+            variant = variant.canonical if simplest else variant
+            changes = {"variant": variant.to_dict(), "digest": variant.digest}
+            records.append(record.model_copy(update=changes))
+        return best_per_variant(records, how)
+
+    entries = study(simplest=True)
+    chunks = {(e.variant.memory.kind, e.variant.bias.kind): e.variant.chunk for e in entries}
+    assert chunks["matrix", "dot"] == 1
+    assert chunks["mlp", "dot"] == 16
+    assert shared_choices(entries) == {"chunk": 16}
+    found = differences(entries, how)
+    assert found is not None
+    assert "chunk" not in found.found
+    assert found == differences(study(simplest=False), how)
+    # Where it does differ, the variants that it means nothing to are no third value of it.
+    wider = [
+        replace(e, variant=e.variant.replace(chunk=32))
+        if e.variant.chunk == 16 and e.variant.algorithm.kind == "gd"
+        else e
+        for e in entries
+    ]
+    told = differences(wider, how)
+    assert told is not None
+    assert told.found["chunk"].variants == sum(e.variant.chunk > 1 for e in wider)
+    assert "chunk" not in shared_choices(wider)
 
 
 def test_of_three_kinds_it_is_not_said_which_differ():
@@ -390,6 +438,25 @@ def test_caveats_say_only_what_is_so():
         sentences.caveats(best_per_variant(equal, recipe), recipe)
     )
     assert sentences.caveats([], recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("parameters", "Parameters are not matched: the largest model has 1.50 times"),
+        ("state_bytes", "States are not matched: after 64 tokens the largest is 1.50 times"),
+    ],
+)
+def test_what_was_not_given_alike_is_told(field, words):
+    first, second = samples.variants()[:2]
+    quantity = "params" if field == "parameters" else "state"
+    for how in (samples.recipe(), samples.recipe(match={quantity: 4096, "tolerance": 0.5})):
+        records = [
+            samples.record(5 * i, variant, 0.9, how=how, **{field: size})
+            for i, (variant, size) in enumerate([(first, 200_000), (second, 300_000)])
+        ]
+        told = " ".join(sentences.caveats(best_per_variant(records, how), how))
+        assert (words in told) == (how.match is None)
 
 
 def test_rates_at_the_edge_are_told():

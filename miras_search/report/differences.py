@@ -12,6 +12,7 @@ import numpy as np
 from miras_search import samplers
 from miras_search.registry import CHOICES
 from miras_search.stats.effects import Effect, choices, effects
+from miras_search.variant import side_choices_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,19 @@ LEAST = 12
 
 
 @dataclass(frozen=True)
+class Company:
+    """What one kind of an axis of two does, beside each kind of another axis."""
+
+    axis: str
+    better: str
+    """The kind of it that has the better mean."""
+    other: str
+    gains: dict[str, float]
+    """Of the better kind over the other, in the score and above 0 where it is better, by the kind
+    that they are beside, largest first; all further axes equal."""
+
+
+@dataclass(frozen=True)
 class Differences:
     """Effects on the best score of each variant."""
 
@@ -42,10 +56,9 @@ class Differences:
     against_mean: dict[str, dict[str, float | None]]
     """For each axis the kinds against the mean of the axis, best first, all other axes equal; None
     where the trials do not tell."""
-    gains: dict[str, dict[str, float]]
-    """For each pair of axes of two kinds each: beside each kind of the one, how far the better kind
-    of the other is above its second, all further axes equal. None of a pair where the trials do not
-    tell."""
+    companies: dict[str, Company]
+    """For each pair of axes of which one has two kinds, what these do beside each kind of the
+    other. None of a pair where the trials do not tell."""
 
     @property
     def judged(self) -> list[Effect]:
@@ -88,47 +101,53 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     }
     rows = [_settings(entry) for entry in entries]
     names = sorted({name for row in rows for name in row})
-    settings = {name: [row.get(name) for row in rows] for name in names}
+    chosen = {
+        name: [None if value is None else _coded(value) for value in values]
+        for name, values in side_choices_of([entry.variant for entry in entries]).items()
+    }
+    settings = {name: [row.get(name) for row in rows] for name in names} | chosen
     # What is no axis and yet goes with one may have done what the axis seems to do.
-    chosen = [entry.variant.side_choices() for entry in entries]
-    sides = [[_coded(row[name]) for row in chosen] for name in chosen[0]]
-    sides = [values for values in sides if len({*values}) > 1]
-    found = {effect.name: effect for effect in effects(scores, axes, settings, beside=sides)}
+    sides = [made for values in chosen.values() if len({*(made := _filled(values))}) > 1]
+    told = {effect.name: effect for effect in effects(scores, axes, settings, beside=sides)}
     means = choices(scores, axes, sides) if axes else {}
     sign = 1 if recipe.task.direction == "maximize" else -1
     ordered = {axis: _best_first(means[axis], sign) for axis in axes}
     # Each trial's own, as a study may go on with another sampler, and one of several has them all.
     used = {trial.recipe["sampler"] for entry in entries for trial in entry.trials}
     least = LEARNED if any(samplers.find(name).learns for name in used) else ALARMS
-    gains = {
-        f"{one} x {other}": gained
-        for one, other in combinations(axes, 2)
-        if (gained := _gains(scores, axes, sides, one, other, ordered))
+    companies = {
+        " x ".join(pair): found
+        for pair in combinations(axes, 2)
+        if (found := _company(scores, axes, sides, pair, ordered, sign))
     }
-    return Differences(len(entries), list(axes), found, least, ordered, gains)
+    return Differences(len(entries), list(axes), told, least, ordered, companies)
 
 
-def _gains(
+def _company(
     scores: Array,
     axes: dict[str, list[str]],
     sides: list[list[float | str]],
-    one: str,
-    other: str,
+    pair: tuple[str, str],
     ordered: dict[str, dict[str, float | None]],
-) -> dict[str, float]:
-    if len(ordered[one]) != 2 or len(ordered[other]) != 2:
-        return {}
-    rest = {axis: kinds for axis, kinds in axes.items() if axis not in (one, other)}
-    both = [f"{a} {b}" for a, b in zip(axes[one], axes[other], strict=True)]
+    sign: int,
+) -> Company | None:
+    # The later one, if both have two kinds: what it does beside a memory, say.
+    two = [axis for axis in pair if len(ordered[axis]) == 2]
+    if not two:
+        return None
+    axis = two[-1]
+    (beside,) = {*pair} - {axis}
+    rest = {name: kinds for name, kinds in axes.items() if name not in pair}
+    both = [f"{kind} {own}" for kind, own in zip(axes[beside], axes[axis], strict=True)]
     cells = choices(scores, {"both": both, **rest}, sides)["both"]
-    better, second = ordered[other]
-    gained = {}
-    for kind in ordered[one]:
-        high, low = cells.get(f"{kind} {better}"), cells.get(f"{kind} {second}")
+    better, other = ordered[axis]
+    gains = {}
+    for kind in ordered[beside]:
+        high, low = cells.get(f"{kind} {better}"), cells.get(f"{kind} {other}")
         if high is None or low is None:
-            return {}
-        gained[kind] = high - low
-    return gained
+            return None
+        gains[kind] = sign * (high - low)
+    return Company(axis, better, other, dict(sorted(gains.items(), key=lambda gain: -gain[1])))
 
 
 def _in_company(entries: list[Entry]) -> list[Entry]:
@@ -143,12 +162,20 @@ def _in_company(entries: list[Entry]) -> list[Entry]:
 
 
 def _settings(entry: Entry) -> dict[str, float | str]:
-    """Settings by name: of the variant, and of the kind that was chosen on each axis."""
-    variant = entry.variant
-    found: dict[str, Any] = {RATE: entry.best.lr, **variant.side_choices()}
-    for axis, choice in variant.choices().items():
+    """Settings by name: the rate, and those of the kind that was chosen on each axis."""
+    found: dict[str, Any] = {RATE: entry.best.lr}
+    for axis, choice in entry.variant.choices().items():
         found |= {f"{axis}.{choice.kind}.{k}": v for k, v in choice.model_dump().items()}
     return {name: _coded(value) for name, value in found.items()}
+
+
+def _filled(values: list[float | str | None]) -> list[float | str]:
+    """The commonest in place of none: to whom a side choice means nothing may have any."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return []
+    ((usual, _),) = Counter(known).most_common(1)
+    return [usual if value is None else value for value in values]
 
 
 def _coded(value: Any) -> float | str:

@@ -14,7 +14,7 @@ from miras_search.folder import ranked
 from miras_search.record import write_whole
 from miras_search.report import continual, sentences, text
 from miras_search.report.differences import differences
-from miras_search.variant import Variant
+from miras_search.variant import Variant, side_choices_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -141,16 +141,14 @@ def best_per_variant(records: Iterable[TrialRecord], recipe: Recipe) -> list[Ent
 
 
 def shared_choices(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Side choices that differ from their default and are the same everywhere: said once."""
-    if not entries:
-        return {}
-    first = entries[0].variant
-    return {
-        name: value
-        for name, value in first.side_choices().items()
-        if value != Variant.model_fields[name].get_default()
-        and all(getattr(entry.variant, name) == value for entry in entries)
-    }
+    """Side choices that differ from their default and are the same wherever they mean something:
+    said once."""
+    told = {}
+    for name, values in side_choices_of([entry.variant for entry in entries]).items():
+        known = {value for value in values if value is not None}
+        if len(known) == 1 and known != {Variant.model_fields[name].get_default()}:
+            (told[name],) = known
+    return told
 
 
 def sizes_differ(entries: Sequence[Entry]) -> bool:

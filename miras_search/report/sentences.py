@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from miras_search.finals import Contrast, Standing
     from miras_search.recipe import Recipe
     from miras_search.record import TrialRecord
-    from miras_search.report.differences import Differences
+    from miras_search.report.differences import Company, Differences
     from miras_search.report.leaderboard import Entry
 
 ONE_RUN = "A score is of one run: who is just behind may belong on it, and the other way round."
@@ -149,13 +149,13 @@ def differences(found: Differences) -> list[str]:
 
 def directions(found: Differences, recipe: Recipe) -> list[str]:
     """Which kinds are ahead on each axis that made a difference, and in which company where a pair
-    of two kinds each did; a sentence for each."""
+    did of which one axis has two kinds; a sentence for each."""
     told = []
     for effect in found.shown:
         if effect.name in found.axes:
             told.append(_direction(effect.name, found.against_mean[effect.name], recipe))
-        elif effect.name in found.gains:
-            told.append(_company(effect.name, found, recipe))
+        elif effect.name in found.companies:
+            told.append(_company(effect.name, found.companies[effect.name], recipe))
     return told
 
 
@@ -171,17 +171,19 @@ def _direction(axis: str, kinds: Mapping[str, float | None], recipe: Recipe) -> 
     return f"{told}axes equal{more if len(kinds) > 2 else ''}."
 
 
-def _company(pair: str, found: Differences, recipe: Recipe) -> str:
-    axis = pair.partition(" x ")[2]
-    better, second = found.against_mean[axis]
-    sign = 1 if recipe.task.direction == "maximize" else -1
-    (one, first), (other, then) = ((k, sign * gain) for k, gain in found.gains[pair].items())
-    return (
-        f"{pair} made a difference: with {one}, {axis} {better} is "
-        f"{'ahead of' if first > 0 else 'behind'} {second} by {text.score(abs(first))} "
-        f"{recipe.task.metric.replace('_', ' ')} on average; with {other} it is "
-        f"{'ahead' if then > 0 else 'behind'} by {text.score(abs(then))}."
-    )
+def _company(pair: str, company: Company, recipe: Recipe) -> str:
+    (first, gain), *others = company.gains.items()
+    metric = recipe.task.metric.replace("_", " ")
+    told = [
+        f"{company.axis} {company.better} is {'ahead of' if gain > 0 else 'behind'} "
+        f"{company.other} by {text.score(abs(gain))} {metric} on average with {first}"
+    ]
+    told += [
+        f"{'ahead' if gain > 0 else 'behind'} by {text.score(abs(gain))} with {kind}"
+        for kind, gain in others
+    ]
+    more = "; which of these differ was not tested" if len(told) > 2 else ""
+    return f"{pair} made a difference: {text.listed(told)}{more}."
 
 
 def finals(outcome: Standing) -> list[str]:
@@ -341,14 +343,30 @@ def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None =
         + "the test score had no part in the choice."
         + (uneven if min(tried) < max(tried) else "")
     )
-    sizes = [entry.best.parameters for entry in done if entry.best.parameters]
-    alike = recipe.match is not None and recipe.match.quantity == "params"
-    if sizes and max(sizes) >= 1.01 * min(sizes) and not alike:
-        told.append(
-            f"Parameters are not matched: the largest model has {max(sizes) / min(sizes):.2f} "
-            "times those of the smallest."
-        )
+    told += _not_matched(done, recipe)
     return [*told, *_at_the_edge(done), *_elsewhere(done, recipe, outcome)]
+
+
+def _not_matched(done: Sequence[Entry], recipe: Recipe) -> list[str]:
+    """How far apart models are in what they were not given alike."""
+    told = []
+    for quantity, sizes, words in (
+        (
+            "params",
+            [entry.best.parameters for entry in done if entry.best.parameters],
+            "Parameters are not matched: the largest model has {} times those of the smallest.",
+        ),
+        (
+            "state",
+            [entry.best.state_bytes for entry in done if entry.best.state_bytes],
+            f"States are not matched: after {recipe.task.length:,} tokens the largest is {{}} "
+            "times the smallest.",
+        ),
+    ):
+        alike = recipe.match is not None and recipe.match.quantity == quantity
+        if sizes and max(sizes) >= 1.01 * min(sizes) and not alike:
+            told.append(words.format(f"{max(sizes) / min(sizes):.2f}"))
+    return told
 
 
 def _at_the_edge(done: Sequence[Entry]) -> list[str]:
