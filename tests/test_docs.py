@@ -113,8 +113,8 @@ def test_blocks_run(file, folder, monkeypatch, capsys):
         assert not wrong or text.startswith("error:"), (line, printed)
         wrong = False
         match language:
-            case "yaml" if named := re.search(r"saved as (\S+)$", first):
-                Path(named[1]).write_text(text)
+            case "yaml":
+                save(text)
             case "python":
                 # Blank lines give errors the line of the document.
                 source = "\n" * (line - 1) + text
@@ -137,8 +137,14 @@ def test_blocks_run(file, folder, monkeypatch, capsys):
     assert not wrong, printed
 
 
+def save(text: str) -> None:
+    """Write a block that is saved as a file to that."""
+    if named := re.search(r"^# .*saved as (\S+)\n", text):
+        Path(named[1]).write_text(text)
+
+
 LONG = [
-    pytest.param(text, id=f"{file.parent.name}-{file.stem}-{line}")
+    pytest.param(file, text, id=f"{file.parent.name}-{file.stem}-{line}")
     for file in FILES
     for language, line, text in blocks(file)
     if language == "sh" and text.startswith("# takes ") and "miras-search" in text
@@ -148,8 +154,8 @@ LITTLE |= {"evaluate_at": (), "train_at": ()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", LONG)
-def test_what_takes_long_runs_on_little(text, folder, monkeypatch, capsys):
+@pytest.mark.parametrize(("file", "text"), LONG)
+def test_what_takes_long_runs_on_little(file, text, folder, monkeypatch, capsys):
     """Each command of this package, with a few trials of two steps on a few examples; but for those
     that need a server or a cluster."""
     whole = cli._run
@@ -162,6 +168,9 @@ def test_what_takes_long_runs_on_little(text, folder, monkeypatch, capsys):
         return whole(space, recipe.model_copy(update=changes))
 
     monkeypatch.setattr(cli, "_run", short)
+    for language, _, block in blocks(file):
+        if language == "yaml":
+            save(block)
     made = {word[4:] for words in commands(text) for word in words if word.startswith("out=")}
     for study in {*re.findall(r"runs/\w+", text)} - made:
         files = write(folder / "files")
