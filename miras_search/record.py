@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
 from miras_search import parsing
 from miras_search.errors import UserError
@@ -60,7 +60,7 @@ class TrialRecord(BaseModel, frozen=True):
     """Why it did not complete, in one sentence; of one that did, what it could not be judged on."""
     metric: str
     """What `score` is; see `Task.metric`."""
-    score: float | None = None
+    score: FiniteFloat | None = None
     """On the validation set, after the last step."""
     metrics: dict[str, float] = {}
     """Every metric on every held-out set, as "<set>/<metric>"."""

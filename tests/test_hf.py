@@ -15,7 +15,7 @@ from miras_search.space import Space
 pytest.importorskip("transformers", reason="needs the extra hf")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
     from miras_search import hf
 
@@ -71,11 +71,12 @@ def test_logits_and_loss(models, tokens):
     assert torch.equal(theirs(tokens, logits_to_keep=3).logits, logits[:, -3:])
 
 
-def test_a_cache_goes_on_where_it_ended(models, tokens):
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_cache_goes_on_where_it_ended(models, tokens, name):
     _, theirs = models
     double = copy.deepcopy(theirs).double()
     first = double(tokens[:, :20], use_cache=True)
-    rest = double(tokens[:, 20:], cache=first.cache, use_cache=True)
+    rest = double(tokens[:, 20:], **{name: first.cache}, use_cache=True)
     whole = double(tokens).logits
     assert torch.allclose(torch.cat([first.logits, rest.logits], 1), whole, atol=1e-9)
     assert rest.cache.get_seq_length() == 37
@@ -104,12 +105,22 @@ def test_beams_are_followed_by_the_cache(models, tokens):
     assert (chance(with_cache) >= chance(greedy) - 1e-4).all()
 
 
-def test_a_conversation_goes_on_with_the_cache(models, tokens):
+def test_keys_and_values_are_no_state(models, tokens):
+    with pytest.raises(TypeError, match="the cache that this model returned, got DynamicCache"):
+        models[1](tokens, past_key_values=DynamicCache())
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_conversation_goes_on_with_the_cache(models, tokens, name):
     _, theirs = models
     whole = theirs.generate(tokens, max_new_tokens=8, do_sample=False)
     read = theirs(tokens[:, :30], use_cache=True)
-    again = theirs.generate(tokens, cache=read.cache, max_new_tokens=8, do_sample=False)
-    assert torch.equal(again, whole)
+    asked = {"max_new_tokens": 8, "do_sample": False}
+    assert torch.equal(theirs.generate(tokens, **{name: read.cache}, **asked), whole)
+    # Read from it, and not anew.
+    for part in read.cache.state[0].values():
+        part.tensors.update({name: torch.randn_like(x) for name, x in part.tensors.items()})
+    assert not torch.equal(theirs.generate(tokens, **{name: read.cache}, **asked), whole)
 
 
 @pytest.mark.parametrize("name", ["yaad", "titans_lmm", "atlas"])

@@ -1,6 +1,7 @@
 """What is said of a study and of what it does not show, from records made by hand."""
 
 import math
+import random
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -162,7 +163,9 @@ def test_a_field_that_means_nothing_makes_no_difference(how):
     found = differences(entries, how)
     assert found is not None
     assert "chunk" not in found.found
-    assert found == differences(study(simplest=False), how)
+    plain = differences(study(simplest=False), how)
+    assert plain is not None
+    assert found == replace(plain, alone=found.alone)
     # Where it does differ, the variants that it means nothing to are no third value of it.
     wider = [
         replace(e, variant=e.variant.replace(chunk=32))
@@ -174,6 +177,130 @@ def test_a_field_that_means_nothing_makes_no_difference(how):
     assert told is not None
     assert told.found["chunk"].variants == sum(e.variant.chunk > 1 for e in wider)
     assert "chunk" not in shared_choices(wider)
+
+
+def test_the_best_of_several_rates_is_no_choice(how):
+    """It comes of the scores: where a better score goes with a higher rate, no rate need do it."""
+    rng = random.Random(0)
+
+    def study(rates: Callable[[float], list[float]]) -> Differences:
+        records = []
+        for record in planted(how):
+            worth = rng.gauss(0, 1)
+            for i, lr in enumerate(rates(worth)):
+                changes = {"number": len(records), "lr": lr, "score": 0.5 + 0.1 * worth + 1e-3 * i}
+                records.append(record.model_copy(update=changes))
+        found = differences(best_per_variant(records, how), how)
+        assert found is not None
+        return found
+
+    up = how.task.direction == "maximize"
+    several = study(lambda worth: [1e-3, 3e-3] if (worth > 0) is up else [3e-3, 1e-3])
+    assert "learning rate" not in several.found
+    one = study(lambda worth: [1e-3 if worth > 0 else 3e-3])
+    assert "learning rate" in {effect.name for effect in one.shown}
+
+
+def test_an_axis_is_not_told_where_more_trials_go_with_it(how):
+    """Of noise the best of nine is better than the best of two."""
+    rng = random.Random(0)
+    records = []
+    for record in planted(how):
+        for _ in range(9 if record.variant["memory"]["kind"] == "mlp" else 2):
+            changes = {"number": len(records), "score": 0.5 + 0.1 * rng.gauss(0, 1)}
+            records.append(record.model_copy(update=changes))
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert found.found["memory"].p is None
+    assert {*found.against_mean["memory"].values()} == {None}
+
+
+def test_an_axis_is_not_told_for_a_setting_that_goes_with_it(how):
+    """Here p is 3 with each matrix and 1.5 with each mlp, and is all that makes a difference."""
+    sign = 1 if how.task.direction == "maximize" else -1
+    records = []
+    for record in planted(how):
+        variant, more = Variant.from_dict(record.variant), 0.0
+        if variant.bias.kind == "lp" and variant.memory.kind == "mlp":
+            variant = variant.replace(bias=variant.bias.model_copy(update={"p": 1.5}))
+        elif variant.bias.kind == "lp":
+            more = 0.4
+        changes = {"variant": variant.to_dict(), "digest": variant.digest}
+        changes["score"] = record.score + sign * more
+        records.append(record.model_copy(update=changes))
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert found.found["memory"].p is not None
+    assert not {"memory", "memory x bias"} & {effect.name for effect in found.shown}
+    assert max(abs(x or 0.0) for x in found.against_mean["memory"].values()) < 0.05
+
+
+@pytest.mark.parametrize("side", ["none", "initial_memory"])
+def test_further_axes_are_equal_where_a_pair_is_told_of(side):
+    """Sums of known parts and no noise: least squares find them from some of the combinations."""
+    how, rng = samples.recipe(), random.Random(3)
+    worth = {("mlp", "gd"): 0.3, ("mlp", "momentum"): 0.0, ("matrix", "momentum"): 0.1}
+    further = {"lp": 0.2, "huber": -0.1, "l2": 0.0, "none": 0.25, "l2 gate": 0.0}
+    records = []
+    for variant in rng.sample(samples.variants()[:-1], 18):
+        score = 0.4 + worth.get((variant.memory.kind, variant.algorithm.kind), 0.0)
+        score += further[variant.bias.kind] + 0.25 * (variant.retention.kind == "none")
+        if side != "none" and rng.random() < 0.5:
+            variant, score = variant.replace(initial_memory="zero"), score - 0.15
+        records.append(samples.record(len(records), variant, score, how=how))
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    company = found.companies["memory x algorithm"]
+    sign = 1 if company.better == "gd" else -1
+    expected = {"mlp": sign * 0.3, "matrix": -sign * 0.1}
+    assert company.gains == {kind: pytest.approx(gain) for kind, gain in expected.items()}
+    # Where a kind was never tried beside another, nothing is told of the pair.
+    fewer = [
+        r
+        for r in records
+        if (r.variant["memory"]["kind"], r.variant["algorithm"]["kind"]) != ("mlp", "gd")
+    ]
+    told = differences(best_per_variant(fewer, how), how)
+    assert told is not None
+    assert "memory x algorithm" not in told.companies
+    assert "memory x bias" in told.companies
+
+
+def test_who_is_left_out_is_told():
+    """Also those who are left alone when others are."""
+    how = samples.recipe()
+    records = planted(how, mlp=0.1)
+    lone = [r for r in records if r.variant["memory"]["kind"] == "attention"]
+    assert len(lone) == 1
+    kept = [r for r in records if r.variant["bias"]["kind"] != "huber" and r not in lone]
+    other = next(r for r in records if r.variant["bias"]["kind"] == "huber")
+    paired = Variant.from_dict(lone[0].variant).replace(
+        memory=Variant.from_dict(kept[0].variant).memory,
+        bias=Variant.from_dict(other.variant).bias,
+        retention=next(
+            kind() for name, kind in kinds("retention").items() if name == "elastic_net"
+        ),
+    )
+    changes = {"variant": paired.to_dict(), "digest": paired.digest, "number": 99}
+    records = [*kept, *lone, other, lone[0].model_copy(update=changes)]
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert found.variants == len(kept)
+    told = sentences.differences(found)[-1]
+    assert told.startswith("Left out, with a kind that no other variant has: ")
+    for variant in (Variant.from_dict(other.variant), paired, Variant.from_dict(lone[0].variant)):
+        assert str(variant) in told
+    assert "of seed 0 alone: another seed may show" in " ".join(sentences.differences(found))
+
+
+def test_where_nothing_can_be_judged_that_is_said():
+    how = samples.recipe()
+    records = [r.model_copy(update={"score": 0.5}) for r in planted(how)]
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert sentences.differences(found) == [
+        "Of no axis, pair of axes or setting do the trials tell whether it made a difference."
+    ]
 
 
 def test_of_three_kinds_it_is_not_said_which_differ():
@@ -232,9 +359,12 @@ def test_noise_makes_no_difference(how, tmp_path):
 def test_a_kind_of_one_variant_is_not_judged(how):
     records = planted(how, mlp=0.1)
     before = differences(best_per_variant(records, how), how)
+    assert before is not None
     alone = samples.variants()[0].replace(memory=kinds("memory")["slots"](slots=8))
     odd = samples.record(len(records), alone, 0.0, how=how)
-    assert differences(best_per_variant([*records, odd], how), how) == before
+    found = differences(best_per_variant([*records, odd], how), how)
+    assert found is not None
+    assert found == replace(before, alone=found.alone)
 
 
 def test_settings_are_judged_among_the_variants_that_have_them():
@@ -243,7 +373,7 @@ def test_settings_are_judged_among_the_variants_that_have_them():
     records = []
     for i in range(24):
         variant = base.replace(memory=kinds("memory")["slots"](slots=8 + i)) if i % 2 else base
-        variant = variant.replace(chunk=1 + i)
+        variant = variant.replace(chunk=1 + 7 * i % 24)
         records.append(samples.record(i, variant, 0.5 + 0.01 * i * (i % 2), how=how))
     found = differences(best_per_variant(records, how), how)
     judged = {effect.name: effect for effect in found.settings}
@@ -396,6 +526,10 @@ def test_what_means_nothing_is_no_difference():
     assert l2.single_difference(l2) is None
     assert samples.variants()[1].single_difference(samples.variants()[8]) is None
     assert samples.variants()[-1].single_difference(l2) is None
+    assert dot.ignores("chunk", [1, 16, 64])
+    assert not l2.ignores("chunk", [64, l2.chunk])
+    assert l2.ignores("qk_norm", [l2.memory.preferred_qk_norm])
+    assert not l2.ignores("qk_norm", [l2.memory.preferred_qk_norm, "rms"])
 
 
 def test_nothing_is_said_of_what_means_nothing_to_a_memory_that_keeps_pairs(tmp_path):
@@ -450,13 +584,19 @@ def test_caveats_say_only_what_is_so():
 def test_what_was_not_given_alike_is_told(field, words):
     first, second = samples.variants()[:2]
     quantity = "params" if field == "parameters" else "state"
-    for how in (samples.recipe(), samples.recipe(match={quantity: 4096, "tolerance": 0.5})):
+    other = {"params": "state", "state": "params"}[quantity]
+    for matched in (None, quantity, other):
+        how = samples.recipe(**({"match": {matched: 4096, "tolerance": 0.5}} if matched else {}))
         records = [
             samples.record(5 * i, variant, 0.9, how=how, **{field: size})
             for i, (variant, size) in enumerate([(first, 200_000), (second, 300_000)])
         ]
         told = " ".join(sentences.caveats(best_per_variant(records, how), how))
-        assert (words in told) == (how.match is None)
+        assert (words in told) == (matched != quantity)
+    nearly = [r.model_copy(update={field: 100 + i}) for i, r in enumerate(records)]
+    assert f"{words[:12]}" in " ".join(sentences.caveats(best_per_variant(nearly, how), how))
+    nearer = [r.model_copy(update={field: 1000 + i}) for i, r in enumerate(records)]
+    assert words[:12] not in " ".join(sentences.caveats(best_per_variant(nearer, how), how))
 
 
 def test_rates_at_the_edge_are_told():

@@ -297,6 +297,39 @@ def test_a_share_is_the_adjusted_r2_of_least_squares():
             assert strength < 2 or r2 > 0.2
 
 
+def test_what_goes_with_an_axis_is_the_adjusted_r2_of_its_kinds():
+    """Of the ranks and their squares, of those that have the field."""
+    rng = np.random.default_rng(16)
+    kinds = [f"kind{i}" for i in rng.integers(0, 3, 60)]
+    for pull in (0.0, 1.0, 100.0):
+        has = rng.random(60) < 0.7
+        drawn = rng.normal(size=60) + pull * np.array([kind == "kind1" for kind in kinds])
+        values = [float(x) if there else None for x, there in zip(drawn, has, strict=True)]
+        ranks = scipy_stats.rankdata(drawn[has]) - (has.sum() + 1) / 2
+        within = total = 0.0
+        for y in (ranks, ranks**2):
+            made = effects.one_hot([k for k, there in zip(kinds, has, strict=True) if there])
+            fitted, *_ = np.linalg.lstsq(made, y, rcond=None)
+            within += ((y - made @ fitted) ** 2).sum()
+            total += ((y - y.mean()) ** 2).sum()
+        expected = 1 - within / (has.sum() - 3) / (total / (has.sum() - 1))
+        assert effects.goes_with(values, kinds) == pytest.approx(max(0.0, expected))
+    words = ["wide" if kind == "kind1" else "narrow" for kind in kinds]
+    assert effects.goes_with(words, kinds) == pytest.approx(1.0)
+    # A kind each tells nothing, and neither does a field of one value.
+    assert effects.goes_with([1.0, 2.0, 3.0], ["a", "b", "c"]) == 0.0
+    assert effects.goes_with([1.0, 1.0, None, 1.0], ["a", "b", "c", "a"]) == 0.0
+
+
+@pytest.mark.parametrize("values", [[3.0, None, 1.0, 2.0, None], ["b", None, "a", "b", None]])
+def test_a_field_that_a_variant_has_not_moves_nothing(values):
+    made = effects.coded(values)
+    has = np.array([value is not None for value in values])
+    assert not made[~has].any()
+    assert np.allclose(made[has].mean(axis=0), 0)
+    assert np.linalg.matrix_rank(made) == (2 if values[0] == 3.0 else 1)
+
+
 def test_no_effect_is_so_large_that_it_cannot_be_chance():
     """All shuffles together are one short of saying that p is 0."""
     rng = np.random.default_rng(16)

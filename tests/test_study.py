@@ -10,6 +10,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -370,6 +371,7 @@ def test_a_damaged_record_is_named_with_a_way_out(tmp_path: Path) -> None:
         (record[:2], "Expecting property name"),
         ("[]", r"expected keys and values, got \[\]"),
         (record.replace('"seed": 0', '"seed": "x"', 1), "seed: expected a whole number, got 'x'"),
+        (re.sub('"score": [0-9.]+', '"score": NaN', record), "score: expected a finite number"),
     ):
         file.write_text(damage)
         way_out = "Without the file, resume runs the trial again"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from miras_search import samplers
 from miras_search.registry import CHOICES
-from miras_search.stats.effects import Effect, choices, effects
+from miras_search.stats.effects import Effect, choices, effects, goes_with
 from miras_search.variant import side_choices_of
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from miras_search.recipe import Recipe
     from miras_search.report.leaderboard import Entry
     from miras_search.stats.effects import Array
+    from miras_search.variant import Variant
 
 RATE = "learning rate"
 ALARMS, LEARNED = 0.05, 0.01
@@ -27,6 +28,11 @@ ALARMS, LEARNED = 0.05, 0.01
 more of what did well by chance, so that shuffled scores look less extreme than they are."""
 LEAST = 12
 """Variants below which nothing is looked for."""
+MUCH = 0.5
+"""Of the variance of a setting, what an axis explains if they go together."""
+
+Fields: TypeAlias = dict[str, list[float | str | None]]
+"""A value of each variant by name; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Differences:
     """Effects on the best score of each variant."""
 
     variants: int
+    seeds: tuple[int, ...]
+    """Of the runs that these scores are of."""
+    alone: tuple[Variant, ...]
+    """Left out, since they have a kind that no other variant has."""
     axes: list[str]
     """That differ, by their kinds."""
     found: dict[str, Effect]
@@ -90,7 +100,8 @@ class Differences:
 
 def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     """What is to be said of the variants with a score; None of too few."""
-    entries = _in_company([entry for entry in entries if entry.best.score is not None])
+    scored = [entry for entry in entries if entry.best.score is not None]
+    entries = _in_company(scored)
     if len(entries) < LEAST:
         return None
     scores = np.array([entry.best.score for entry in entries], dtype=float)
@@ -99,15 +110,19 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
         for axis in CHOICES
         if len({entry.variant.choices()[axis].kind for entry in entries}) > 1
     }
-    rows = [_settings(entry) for entry in entries]
-    names = sorted({name for row in rows for name in row})
     chosen = {
         name: [None if value is None else _coded(value) for value in values]
         for name, values in side_choices_of([entry.variant for entry in entries]).items()
     }
-    settings = {name: [row.get(name) for row in rows] for name in names} | chosen
-    # What is no axis and yet goes with one may have done what the axis seems to do.
-    sides = [made for values in chosen.values() if len({*(made := _filled(values))}) > 1]
+    settings = _varying(_settings(entries) | chosen)
+    # What is no axis and yet goes with one may have done what the axis seems to do. A best score is
+    # also better the more were tried.
+    tried: Fields = {"trials": [float(len(entry.complete)) for entry in entries]}
+    sides = _varying(chosen | tried) | {
+        name: values
+        for name, values in settings.items()
+        if any(goes_with(values, kinds) >= MUCH for kinds in axes.values())
+    }
     told = {effect.name: effect for effect in effects(scores, axes, settings, beside=sides)}
     means = choices(scores, axes, sides) if axes else {}
     sign = 1 if recipe.task.direction == "maximize" else -1
@@ -120,13 +135,16 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
         for pair in combinations(axes, 2)
         if (found := _company(scores, axes, sides, pair, ordered, sign))
     }
-    return Differences(len(entries), list(axes), told, least, ordered, companies)
+    seeds = tuple(sorted({entry.best.seed for entry in entries}))
+    judged = {entry.variant.digest for entry in entries}
+    alone = tuple(entry.variant for entry in scored if entry.variant.digest not in judged)
+    return Differences(len(entries), seeds, alone, list(axes), told, least, ordered, companies)
 
 
 def _company(
     scores: Array,
     axes: dict[str, list[str]],
-    sides: list[list[float | str]],
+    sides: Fields,
     pair: tuple[str, str],
     ordered: dict[str, dict[str, float | None]],
     sign: int,
@@ -161,21 +179,29 @@ def _in_company(entries: list[Entry]) -> list[Entry]:
     return entries
 
 
-def _settings(entry: Entry) -> dict[str, float | str]:
-    """Settings by name: the rate, and those of the kind that was chosen on each axis."""
-    found: dict[str, Any] = {RATE: entry.best.lr}
-    for axis, choice in entry.variant.choices().items():
-        found |= {f"{axis}.{choice.kind}.{k}": v for k, v in choice.model_dump().items()}
-    return {name: _coded(value) for name, value in found.items()}
+def _settings(entries: Sequence[Entry]) -> Fields:
+    """Settings of the kinds that were chosen on the axes, and the rate where each variant had but
+    one: the best of several is no choice, but comes of the scores."""
+    rows = []
+    for entry in entries:
+        row: dict[str, Any] = {}
+        for axis, choice in entry.variant.choices().items():
+            row |= {f"{axis}.{choice.kind}.{k}": v for k, v in choice.model_dump().items()}
+        rows.append(row)
+    if all(len({trial.lr for trial in entry.trials}) == 1 for entry in entries):
+        for entry, row in zip(entries, rows, strict=True):
+            row[RATE] = entry.best.lr
+    names = sorted({name for row in rows for name in row})
+    return {name: [_coded(row[name]) if name in row else None for row in rows] for name in names}
 
 
-def _filled(values: list[float | str | None]) -> list[float | str]:
-    """The commonest in place of none: to whom a side choice means nothing may have any."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return []
-    ((usual, _),) = Counter(known).most_common(1)
-    return [usual if value is None else value for value in values]
+def _varying(fields: Fields) -> Fields:
+    """Those with at least two values."""
+    return {
+        name: values
+        for name, values in fields.items()
+        if len({value for value in values if value is not None}) > 1
+    }
 
 
 def _coded(value: Any) -> float | str:

@@ -72,7 +72,7 @@ def _map(found: Differences) -> Picture:
     data = [
         {"effect": effect.name, "variants": effect.variants, "share": effect.share}
         | {"p": effect.p, "q": effect.q, "shown": found.shows(effect)}
-        for effect in effects.values()
+        for effect in (*effects.values(), *found.settings)
         if effect is not None
     ]
     return Picture("effects", title, caption, drawing, data)

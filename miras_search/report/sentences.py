@@ -134,17 +134,38 @@ def unjudged(entries: Sequence[Entry]) -> str:
 def differences(found: Differences) -> list[str]:
     """What is shown to have made a difference, and what these words are worth."""
     judged = f"Of {len(found.judged)} axes, pairs of axes and settings"
+    if not found.judged:
+        return [
+            "Of no axis, pair of axes or setting do the trials tell whether it made a difference."
+        ]
     if not found.shown:
-        return [f"{judged}, none is shown to make a difference over {found.variants} variants."]
+        told = f"{judged}, none is shown to make a difference over {found.variants} variants."
+        return [told, *_left_out(found)]
     named = ", ".join(
         f"{effect.name} ({text.percent(effect.share or 0.0)})" for effect in found.shown
     )
     return [
         f"{judged}, these made a difference over {found.variants} variants: {named}.",
-        "In brackets the share that each explains of the variance which all other axes leave: of "
-        "these variants alone, and without an interval, as is how far kinds are ahead. Shown is "
+        "In brackets the share that an axis explains of the variance which all other axes leave, "
+        "and a pair of what all axes leave, so that shares are not to be held against each other: "
+        "of these variants alone, and without an interval, as is how far kinds are ahead. Shown is "
         f"what has a q-value of at most {found.least:.0%}.",
+        "A variant counts by its best trial of the search, "
+        + (
+            f"of seed {found.seeds[0]} alone: another seed may show other differences."
+            if len(found.seeds) == 1
+            else f"of {len(found.seeds)} seeds."
+        ),
+        *_left_out(found),
     ]
+
+
+def _left_out(found: Differences) -> list[str]:
+    if not found.alone:
+        return []
+    named = text.listed(str(variant) for variant in found.alone[:3])
+    many = named if len(found.alone) <= 3 else f"{len(found.alone)} variants"
+    return [f"Left out, with a kind that no other variant has: {many}."]
 
 
 def directions(found: Differences, recipe: Recipe) -> list[str]:
@@ -213,11 +234,12 @@ def finals(outcome: Standing) -> list[str]:
             f"there is no clear winner{behind}."
         ]
     if others:
+        mean, corrected = text.score(outcome.first.mean), text.score(outcome.corrected)
         told.append(
-            f"The mean of the first is {text.score(outcome.first.mean)}, and flatters where others "
-            f"are close; an estimate without the luck of being chosen is "
-            f"{text.score(outcome.corrected)} (chosen on all seeds but one, scored on the one left "
-            "out, on average), which is less sure than the mean."
+            f"The mean of the first is {mean}, and flatters where others are close; an estimate "
+            f"without the luck of being chosen is {'the same' if corrected == mean else corrected} "
+            "(chosen on all seeds but one, scored on the one left out, on average), which is less "
+            "sure than the mean."
         )
     if any(finalist.margin is None for finalist in outcome.finalists):
         told.append("Where all runs gave one score, neither interval nor winner can be told.")
@@ -289,6 +311,11 @@ def _contrast(found: Contrast) -> str:
     axes = one.shown_choices()
     beside = ", ".join(f"{name}={axes[name]}" for name in axes if name != found.choice)
     name, metric = found.choice, found.better.runs[0].metric.replace("_", " ")
+    if not found.gap:
+        return (
+            f"With {beside}: {name}={getattr(one, name)} and {name}={getattr(other, name)} have "
+            f"one mean {metric}."
+        )
     verb = "is better than" if found.shown else "is ahead of"
     gap = text.score(found.gap)
     if found.margin is not None:

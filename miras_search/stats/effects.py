@@ -49,17 +49,18 @@ def effects(
     axes: Mapping[str, Sequence[str]],
     settings: Mapping[str, Sequence[float | str | None]],
     seed: int = 0,
-    beside: Sequence[Sequence[float | str]] = (),
+    beside: Mapping[str, Sequence[float | str | None]] | None = None,
 ) -> list[Effect]:
     """Every axis, every pair of axes, and every setting among the variants that have it.
 
     `scores` are [n], one for each variant; axes and settings have n values each. An axis is judged
     beside all other axes and what else varies, `beside`, so that it is not told where these go
     together; a pair beside all of these. A setting is None where a variant has none, and is judged
-    beside all axes among the others: numbers by their rank and its square.
+    beside all of these but itself among the others: numbers by their rank and its square.
     """
     rng = np.random.default_rng(seed)
-    sides = [_coded(values) for values in beside]
+    named = {name: coded(values) for name, values in (beside or {}).items()}
+    sides = [*named.values()]
     columns = {name: one_hot(values) for name, values in axes.items()}
     columns = {name: made for name, made in columns.items() if made.shape[1] > 1}
     found = []
@@ -73,8 +74,9 @@ def effects(
         has = np.array([value is not None for value in values])
         own = [value for value in values if value is not None]
         if len({*own}) > 1:
-            others = [made[has] for made in columns.values()]
-            found.append(explained(name, scores[has], others, _coded(own), rng))
+            others = [*columns.values(), *(made for side, made in named.items() if side != name)]
+            others = [made[has] for made in others]
+            found.append(explained(name, scores[has], others, coded(own), rng))
     return _controlled(found)
 
 
@@ -111,7 +113,9 @@ def _share(basis: Array, columns: Array) -> Array:
 
 
 def choices(
-    scores: Array, axes: Mapping[str, Sequence[str]], beside: Sequence[Sequence[float | str]] = ()
+    scores: Array,
+    axes: Mapping[str, Sequence[str]],
+    beside: Mapping[str, Sequence[float | str | None]] | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """For each axis how far each choice is above the mean of those it can be compared with, all
     other axes and what else varies, `beside`, equal.
@@ -120,7 +124,7 @@ def choices(
     it. Two choices can be compared where the design tells their difference; of the sets that can,
     the one with the most scores is told, and None of all other choices.
     """
-    columns = [*map(one_hot, axes.values()), *map(_coded, beside)]
+    columns = [*map(one_hot, axes.values()), *map(coded, (beside or {}).values())]
     design = np.column_stack([np.ones(len(scores)), *columns])
     fitted = np.linalg.pinv(design) @ scores
     rows = _basis(design.T)
@@ -153,14 +157,35 @@ def one_hot(values: Sequence[str]) -> Array:
     return (np.array(values)[:, None] == np.unique(values)).astype(float)
 
 
-def _coded(values: Sequence[float | str]) -> Array:
+def coded(values: Sequence[float | str | None]) -> Array:
+    """Columns of a field [n, k], each with a mean of zero over those that have it, and zero for
+    those that have none: a column for each text, or the ranks of numbers and their squares."""
     from scipy.stats import rankdata
 
-    if any(isinstance(value, str) for value in values):
-        return one_hot([str(value) for value in values])
-    ranks = rankdata(values)
-    ranks -= ranks.mean()
-    return np.column_stack([ranks, ranks**2])
+    has = np.array([value is not None for value in values])
+    own = [value for value in values if value is not None]
+    if any(isinstance(value, str) for value in own):
+        told = one_hot([str(value) for value in own])
+    else:
+        ranks = rankdata(own)
+        ranks -= ranks.mean()
+        told = np.column_stack([ranks, ranks**2])
+    made = np.zeros((len(values), told.shape[1]))
+    made[has] = told - told.mean(axis=0)
+    return made
+
+
+def goes_with(values: Sequence[float | str | None], kinds: Sequence[str]) -> float:
+    """The share of a field's variance that the kinds of an axis explain, among those that have it,
+    without what chance explains; 0 where as many kinds as variants are left to tell by."""
+    has = np.array([value is not None for value in values])
+    columns, groups = coded(values)[has], one_hot([*np.array(kinds)[has]])
+    n, k = groups.shape
+    within = columns - groups @ (groups.T @ columns / groups.sum(axis=0)[:, None])
+    total = (columns**2).sum()
+    if n <= k or not total:
+        return 0.0
+    return max(0.0, float(1 - (within**2).sum() / total * (n - 1) / (n - k)))
 
 
 def _basis(columns: Array) -> Array:
