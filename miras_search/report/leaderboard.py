@@ -232,26 +232,28 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
         console.print(variants_table(entries[:SHOWN], shared, console.width, outcome))
     if len(entries) > SHOWN:
         console.print(Text(f"{len(entries) - SHOWN} more variants are in leaderboard.csv."))
+    told = [sentences.endings(records), *sentences.caveats(entries, recipe, outcome)]
+    if foretelling := sentences.foretelling(records):
+        told.append(foretelling)
+    told += continual.lines(entries, recipe)
+    if front := sentences.front(entries, recipe):
+        told.append(front)
+    console.print(Text("\n".join(told)))
+    # Last what a reader came for, which is then in sight.
     told = []
     if outcome is not None:
         console.print(finals_table(outcome, shared, console.width))
-        told += sentences.finals(outcome)
+        told += [*sentences.finals(outcome), *sentences.contrasts(outcome)]
     elif len(entries) > 1:
         told.append(sentences.verdict(records, outcome, recipe))
+    if untold := sentences.untold(entries, outcome, recipe):
+        told.append(untold)
     if made := differences(entries, recipe):
         told += [*sentences.directions(made, recipe), *sentences.differences(made)]
     elif len(entries) > 1:
         told.append(sentences.unjudged(entries))
-    if outcome is not None:
-        told += sentences.contrasts(outcome)
-    if untold := sentences.untold(entries, outcome, recipe):
-        told.append(untold)
-    if front := sentences.front(entries, recipe):
-        told.append(front)
-    told += [*continual.lines(entries, recipe), sentences.endings(records)]
-    if foretelling := sentences.foretelling(records):
-        told.append(foretelling)
-    console.print(Text("\n".join([*told, *sentences.caveats(entries, recipe, outcome)])))
+    if told:
+        console.print(Text("\n".join(told)))
 
 
 def plain_table(
