@@ -19,7 +19,7 @@ from miras_search.finals import judged_by, standing
 from miras_search.folder import StudyFolder
 from miras_search.registry import CHOICES, kinds
 from miras_search.report import figures, sentences, text
-from miras_search.report.differences import Differences, differences
+from miras_search.report.differences import Company, Differences, differences
 from miras_search.report.failures import failures
 from miras_search.report.html import write_report
 from miras_search.report.leaderboard import Entry, best_per_variant, shared_choices
@@ -135,8 +135,10 @@ def test_of_a_pair_it_is_told_what_one_does_beside_each_kind_of_the_other(how, a
         f"with {first}" in told
     )
     end = f" and behind by {text.score(-loss)} with {worst}"
-    more = "; which of these differ was not tested" if len(gaps) > 2 else ""
-    assert told.endswith(f"{end}{more}.")
+    more = "which of these differ was not tested"
+    if len(gaps) == 2:
+        more = "that the two differ was tested, and neither alone"
+    assert told.endswith(f"{end}; {more}.")
 
 
 def test_a_field_that_means_nothing_makes_no_difference(how):
@@ -199,6 +201,57 @@ def test_the_best_of_several_rates_is_no_choice(how):
     assert "learning rate" not in several.found
     one = study(lambda worth: [1e-3 if worth > 0 else 3e-3])
     assert "learning rate" in {effect.name for effect in one.shown}
+
+
+@pytest.mark.parametrize("what", ["lr", "seed"])
+def test_an_axis_is_not_told_where_the_rates_or_the_seed_go_with_it(how, what):
+    """Also where a variant had several rates, so that the best of them says nothing."""
+    records = []
+    for record in planted(how, mlp=0.1):
+        deep = record.variant["memory"]["kind"] == "mlp"
+        for i in range(2):
+            changes = {"lr": (1 + i) * (1e-3 if deep and what == "lr" else 1e-2)}
+            changes |= {"seed": int(deep and what == "seed"), "number": len(records)}
+            records.append(record.model_copy(update=changes))
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert found.found["memory"].p is None
+    assert found.found["bias"].p is not None
+    assert not sentences.directions(found, how)
+    told = " ".join(sentences.differences(found))
+    assert ("of 2 seeds" in told) == (what == "seed" and bool(found.shown))
+
+
+def test_what_is_level_is_not_called_behind():
+    how = samples.recipe()
+    found = differences(best_per_variant(planted(how), how), how)
+    assert found is not None
+    effect = replace(found.found["memory x algorithm"], q=0.001)
+    one, other = effect.name.split(" x ")
+    for gains, words in (
+        (
+            {"a": 0.2, "b": 1e-9},
+            "is ahead of w by 0.2000 accuracy on average with a and level with b",
+        ),
+        ({"a": 0.0, "b": -0.1}, "is level with w with a and behind by 0.1000 with b"),
+    ):
+        company = Company(other, "v", "w", gains)
+        told = replace(
+            found, found={effect.name: effect}, companies={effect.name: company}, axes=[one, other]
+        )
+        (said,) = sentences.directions(told, how)
+        assert f"{other} v {words}; that the two differ was tested, and neither alone." in said
+    # And of an axis it is said where its pair with another is shown as well.
+    axis = replace(found.found["memory"], q=0.001)
+    both = replace(found, found={"memory": axis, effect.name: effect})
+    about = next(s for s in sentences.directions(both, how) if s.startswith("memory made"))
+    assert about.endswith("axes equal; not alike in all company, as memory x algorithm tells.")
+    kinds = {"mlp": 0.1, "matrix": -0.1, "vector": None}
+    three = replace(
+        found, found={"memory": axis}, against_mean=found.against_mean | {"memory": kinds}
+    )
+    (said,) = sentences.directions(three, how)
+    assert "the first and the last of those of its kinds that can be compared; which" in said
 
 
 def test_an_axis_is_not_told_where_more_trials_go_with_it(how):

@@ -116,8 +116,12 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     }
     settings = _varying(_settings(entries) | chosen)
     # What is no axis and yet goes with one may have done what the axis seems to do. A best score is
-    # also better the more were tried.
-    tried: Fields = {"trials": [float(len(entry.complete)) for entry in entries]}
+    # also better the more were tried, and the rates that were tried are no outcome, as the best is.
+    tried: Fields = {
+        "trials": [float(len(entry.complete)) for entry in entries],
+        "seed": [str(entry.best.seed) for entry in entries],
+        RATE: [float(np.mean(np.log(sorted(t.lr for t in entry.trials)))) for entry in entries],
+    }
     sides = _varying(chosen | tried) | {
         name: values
         for name, values in settings.items()

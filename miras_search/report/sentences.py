@@ -15,7 +15,7 @@ from miras_search.report.failures import Failure, failures
 from miras_search.variant import Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from miras_search.finals import Contrast, Standing
     from miras_search.recipe import Recipe
@@ -149,7 +149,8 @@ def differences(found: Differences) -> list[str]:
         "In brackets the share that an axis explains of the variance which all other axes leave, "
         "and a pair of what all axes leave, so that shares are not to be held against each other: "
         "of these variants alone, and without an interval, as is how far kinds are ahead. Shown is "
-        f"what has a q-value of at most {found.least:.0%}.",
+        f"what has a q-value of at most {found.least:.0%}, as far as variants of all kinds vary "
+        "alike.",
         "A variant counts by its best trial of the search, "
         + (
             f"of seed {found.seeds[0]} alone: another seed may show other differences."
@@ -174,13 +175,14 @@ def directions(found: Differences, recipe: Recipe) -> list[str]:
     told = []
     for effect in found.shown:
         if effect.name in found.axes:
-            told.append(_direction(effect.name, found.against_mean[effect.name], recipe))
+            told.append(_direction(effect.name, found, recipe))
         elif effect.name in found.companies:
             told.append(_company(effect.name, found.companies[effect.name], recipe))
     return told
 
 
-def _direction(axis: str, kinds: Mapping[str, float | None], recipe: Recipe) -> str:
+def _direction(axis: str, found: Differences, recipe: Recipe) -> str:
+    kinds = found.against_mean[axis]
     known = {kind: value for kind, value in kinds.items() if value is not None}
     if not known:
         return f"{axis} made a difference; its kinds were never tried with all other axes equal."
@@ -188,23 +190,32 @@ def _direction(axis: str, kinds: Mapping[str, float | None], recipe: Recipe) -> 
     gap = f"{text.score(abs(high - low))} {recipe.task.metric.replace('_', ' ')}"
     told = f"{axis} made a difference: {best} is ahead of {last} by {gap} on average, all other "
     # Of two kinds the effect of the axis is their difference; of more it is not said which differ.
-    more = ", the first and the last of its kinds; which of them differ was not tested"
-    return f"{told}axes equal{more if len(kinds) > 2 else ''}."
+    those = "its kinds" if len(known) == len(kinds) else "those of its kinds that can be compared"
+    more = f", the first and the last of {those}; which of them differ was not tested"
+    pairs = [e.name for e in found.shown if axis in e.name.split(" x ") and e.name != axis]
+    also = f"; not alike in all company, as {text.listed(pairs)} tells" if pairs else ""
+    return f"{told}axes equal{more if len(kinds) > 2 else ''}{also}."
 
 
 def _company(pair: str, company: Company, recipe: Recipe) -> str:
-    (first, gain), *others = company.gains.items()
-    metric = recipe.task.metric.replace("_", " ")
-    told = [
-        f"{company.axis} {company.better} is {'ahead of' if gain > 0 else 'behind'} "
-        f"{company.other} by {text.score(abs(gain))} {metric} on average with {first}"
-    ]
-    told += [
-        f"{'ahead' if gain > 0 else 'behind'} by {text.score(abs(gain))} with {kind}"
-        for kind, gain in others
-    ]
-    more = "; which of these differ was not tested" if len(told) > 2 else ""
-    return f"{pair} made a difference: {text.listed(told)}{more}."
+    metric, other = recipe.task.metric.replace("_", " "), company.other
+    told = []
+    for kind, gain in company.gains.items():
+        by = text.score(abs(gain))
+        if by == text.score(0.0):
+            words = "level" if told else f"level with {other}"
+        elif told:
+            words = f"{'ahead' if gain > 0 else 'behind'} by {by}"
+        else:
+            words = f"{'ahead of' if gain > 0 else 'behind'} {other} by {by} {metric} on average"
+        told.append(f"{words} with {kind}")
+    tested = (
+        "which of these differ was not tested"
+        if len(told) > 2
+        else "that the two differ was tested, and neither alone"
+    )
+    found = f"{company.axis} {company.better} is {text.listed(told)}"
+    return f"{pair} made a difference: {found}; {tested}."
 
 
 def finals(outcome: Standing) -> list[str]:
