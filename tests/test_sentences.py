@@ -559,6 +559,27 @@ def test_nothing_is_corrected_where_nothing_was_chosen():
         assert ("luck of being chosen" in " ".join(sentences.finals(outcome))) == said
 
 
+@pytest.mark.parametrize("lucky", [True, False])
+def test_the_terminal_ends_on_the_verdict_and_the_page_says_no_number_twice(tmp_path, lucky):
+    """Where each seed alone has another first, the mean of the first owes something to luck."""
+    how = samples.recipe(finalists=2, seeds=3)
+    records = [
+        samples.record(i, variant, 0.9 - 0.1 * i, how=how)
+        for i, variant in enumerate(samples.variants()[:2])
+    ]
+    scores = [0.9, 0.5, 0.5, 0.8, 0.6, 0.6] if lucky else [0.9, 0.1, 0.91, 0.11, 0.92, 0.12]
+    records += samples.finals(records, how, scores)
+    outcome = standing(records, how)
+    assert outcome is not None
+    assert (text.score(outcome.corrected) == text.score(outcome.first.mean)) == (not lucky)
+    flat = " ".join(printed(records, how, 80).split())
+    caveat = sentences.caveats(best_per_variant(records, how), how, outcome)[0]
+    assert 0 < flat.index(caveat) < flat.index(sentences.finals(outcome)[0])
+    assert ("luck of being chosen is the same" in flat) == (not lucky)
+    page = write_report(samples.folder(tmp_path / "study", how, records)).read_text()
+    assert ("<dt>estimate without the luck of being chosen</dt>" in page) == lucky
+
+
 def test_what_did_not_run_yet_is_told(tmp_path):
     """Of a study that was interrupted, and of the search alone."""
     how = samples.recipe(trials=10, finalists=1, seeds=3)
