@@ -147,7 +147,12 @@ class MirasForCausalLM(PreTrainedModel, GenerationMixin):
             ValueError: the mask leaves tokens out.
             TypeError: the cache is none of this model's.
         """
-        cache = _one_cache(cache, past_key_values)
+        cache = past_key_values if cache is None else cache
+        if cache is not None and not isinstance(cache, MemoryCache):
+            raise TypeError(
+                f"expected the cache that this model returned, got {type(cache).__name__}: "
+                "a memory carries a state, and no keys and values"
+            )
         if attention_mask is not None and not bool(attention_mask.all()):
             raise ValueError(
                 "attention_mask leaves tokens out, but a memory reads all that it is given: "
@@ -172,7 +177,6 @@ class MirasForCausalLM(PreTrainedModel, GenerationMixin):
         self, input_ids: Tensor, cache: MemoryCache | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """The tokens that the cache has not read."""
-        cache = _one_cache(cache, kwargs.get("past_key_values"))
         seen = cache.length if cache else 0
         return {
             "input_ids": input_ids[:, seen:],
@@ -192,17 +196,6 @@ class MirasForCausalLM(PreTrainedModel, GenerationMixin):
     def _supports_default_dynamic_cache(cls) -> bool:
         """A cache of keys and values is not what a memory carries."""
         return False
-
-
-def _one_cache(cache: Any, past_key_values: Any) -> MemoryCache | None:
-    """The state by either of its names; of both the one that `generate` goes on with."""
-    given = past_key_values if cache is None else cache
-    if given is not None and not isinstance(given, MemoryCache):
-        raise TypeError(
-            f"expected the cache that this model returned, got {type(given).__name__}: a memory "
-            "carries a state, and no keys and values"
-        )
-    return given
 
 
 AutoConfig.register(MirasConfig.model_type, MirasConfig)
