@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -256,3 +257,24 @@ def side_choices_of(variants: Sequence[Variant]) -> dict[str, list[Any]]:
             for variant, value in zip(variants, values, strict=True)
         ]
     return found
+
+
+def settings_of(variants: Sequence[Variant]) -> dict[str, list[Any]]:
+    """The values of each setting of a kind by its whole name, such as "memory.mlp.depth", one for
+    each variant: "none" where it is off, None where a variant has none or it means nothing."""
+    found: dict[tuple[str, str, str], dict[int, Any]] = defaultdict(dict)
+    for i, variant in enumerate(variants):
+        for axis, choice in variant.choices().items():
+            for name, value in choice.model_dump().items():
+                found[axis, choice.kind, name][i] = value
+    told = {}
+    for (axis, kind, name), values in found.items():
+        every = {*values.values()}
+        column: list[Any] = [None] * len(variants)
+        for i, value in values.items():
+            own = getattr(variants[i], axis)
+            others = (own.model_copy(update={name: other}) for other in every - {value})
+            if len(every) == 1 or not variants[i].ignores(axis, others):
+                column[i] = "none" if value is None else value
+        told[f"{axis}.{kind}.{name}"] = column
+    return told

@@ -97,7 +97,7 @@ def test_the_nearest_size_is_found(heads, mlp, match):
     widths = [Size(width=n, layers=2, mlp=0.0) for n in range(4, 41) if n % heads == 0]
     channels = [Size(width=8, layers=2, mlp=n / 8) for n in range(1, 100)]
     asked = recipe(size={"width": 8, "layers": 2, "mlp": mlp}, match=match | {"tolerance": 0.9})
-    for variant in (v.replace(heads=heads) for v in some("core")[::3]):
+    for variant in (v.replace(heads=heads) for v in some("core")[::6]):
         own = asked.sized(variant)
         assert isinstance(own, Recipe), own
         every = (own.model_copy(update={"size": size}) for size in (channels if mlp else widths))

@@ -11,15 +11,14 @@ import numpy as np
 
 from miras_search import samplers
 from miras_search.registry import CHOICES
-from miras_search.stats.effects import Effect, choices, effects, goes_with
-from miras_search.variant import side_choices_of
+from miras_search.stats.effects import Design, Effect
+from miras_search.variant import settings_of, side_choices_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from miras_search.recipe import Recipe
     from miras_search.report.leaderboard import Entry
-    from miras_search.stats.effects import Array
     from miras_search.variant import Variant
 
 RATE = "learning rate"
@@ -28,8 +27,6 @@ ALARMS, LEARNED = 0.05, 0.01
 more of what did well by chance, so that shuffled scores look less extreme than they are."""
 LEAST = 12
 """Variants below which nothing is looked for."""
-MUCH = 0.5
-"""Of the variance of a setting, what an axis explains if they go together."""
 
 Fields: TypeAlias = dict[str, list[float | str | None]]
 """A value of each variant by name; None where it has none."""
@@ -77,6 +74,11 @@ class Differences:
         return sorted(told, key=lambda effect: (-(effect.share or 0.0), effect.p or 0.0))
 
     @property
+    def together(self) -> list[Effect]:
+        """Effects that are not told of, beside what they go with."""
+        return [e for e in self.found.values() if e.p is None and e.goes_with]
+
+    @property
     def shown(self) -> list[Effect]:
         """Effects that are said to be there, largest first."""
         return [effect for effect in self.judged if self.shows(effect)]
@@ -93,9 +95,10 @@ class Differences:
 
     @property
     def settings(self) -> list[Effect]:
-        """Judged effects of settings."""
+        """Effects of settings, those that the trials could tell first, largest first."""
         pairs = {f"{a} x {b}" for a in self.axes for b in self.axes}
-        return [e for e in self.judged if e.name not in pairs and e.name not in self.axes]
+        every = [*self.judged, *(e for e in self.found.values() if e.p is None)]
+        return [e for e in every if e.name not in pairs and e.name not in self.axes]
 
 
 def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
@@ -110,34 +113,30 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
         for axis in CHOICES
         if len({entry.variant.choices()[axis].kind for entry in entries}) > 1
     }
-    chosen = {
-        name: [None if value is None else _coded(value) for value in values]
-        for name, values in side_choices_of([entry.variant for entry in entries]).items()
-    }
-    settings = _varying(_settings(entries) | chosen)
-    # What is no axis and yet goes with one may have done what the axis seems to do. A best score is
-    # also better the more were tried, and the rates that were tried are no outcome, as the best is.
+    variants = [entry.variant for entry in entries]
+    chosen = _coded(side_choices_of(variants))
+    # A best score is better the more were tried, and the rates that were tried are no outcome, as
+    # the best is.
     tried: Fields = {
         "trials": [float(len(entry.complete)) for entry in entries],
         "seed": [str(entry.best.seed) for entry in entries],
         RATE: [float(np.mean(np.log(sorted(t.lr for t in entry.trials)))) for entry in entries],
     }
-    sides = _varying(chosen | tried) | {
-        name: values
-        for name, values in settings.items()
-        if any(goes_with(values, kinds) >= MUCH for kinds in axes.values())
-    }
-    told = {effect.name: effect for effect in effects(scores, axes, settings, beside=sides)}
-    means = choices(scores, axes, sides) if axes else {}
+    settings = _coded(settings_of(variants)) | chosen
+    # The best of several rates is no choice, but comes of the scores.
+    if all(len({trial.lr for trial in entry.trials}) == 1 for entry in entries):
+        settings[RATE] = tried[RATE]
+    design = Design(scores, axes, _varying(settings), _varying(chosen | tried))
+    told = {effect.name: effect for effect in design.effects()}
     sign = 1 if recipe.task.direction == "maximize" else -1
-    ordered = {axis: _best_first(means[axis], sign) for axis in axes}
+    ordered = {axis: _best_first(design.choices(axis), sign) for axis in axes}
     # Each trial's own, as a study may go on with another sampler, and one of several has them all.
     used = {trial.recipe["sampler"] for entry in entries for trial in entry.trials}
     least = LEARNED if any(samplers.find(name).learns for name in used) else ALARMS
     companies = {
         " x ".join(pair): found
         for pair in combinations(axes, 2)
-        if (found := _company(scores, axes, sides, pair, ordered, sign))
+        if (found := _company(design, pair, ordered, sign))
     }
     seeds = tuple(sorted({entry.best.seed for entry in entries}))
     judged = {entry.variant.digest for entry in entries}
@@ -146,12 +145,7 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
 
 
 def _company(
-    scores: Array,
-    axes: dict[str, list[str]],
-    sides: Fields,
-    pair: tuple[str, str],
-    ordered: dict[str, dict[str, float | None]],
-    sign: int,
+    design: Design, pair: tuple[str, str], ordered: dict[str, dict[str, float | None]], sign: int
 ) -> Company | None:
     # The later one, if both have two kinds: what it does beside a memory, say.
     two = [axis for axis in pair if len(ordered[axis]) == 2]
@@ -159,13 +153,11 @@ def _company(
         return None
     axis = two[-1]
     (beside,) = {*pair} - {axis}
-    rest = {name: kinds for name, kinds in axes.items() if name not in pair}
-    both = [f"{kind} {own}" for kind, own in zip(axes[beside], axes[axis], strict=True)]
-    cells = choices(scores, {"both": both, **rest}, sides)["both"]
+    cells = design.cells(beside, axis)
     better, other = ordered[axis]
     gains = {}
     for kind in ordered[beside]:
-        high, low = cells.get(f"{kind} {better}"), cells.get(f"{kind} {other}")
+        high, low = cells.get((kind, better)), cells.get((kind, other))
         if high is None or low is None:
             return None
         gains[kind] = sign * (high - low)
@@ -183,22 +175,6 @@ def _in_company(entries: list[Entry]) -> list[Entry]:
     return entries
 
 
-def _settings(entries: Sequence[Entry]) -> Fields:
-    """Settings of the kinds that were chosen on the axes, and the rate where each variant had but
-    one: the best of several is no choice, but comes of the scores."""
-    rows = []
-    for entry in entries:
-        row: dict[str, Any] = {}
-        for axis, choice in entry.variant.choices().items():
-            row |= {f"{axis}.{choice.kind}.{k}": v for k, v in choice.model_dump().items()}
-        rows.append(row)
-    if all(len({trial.lr for trial in entry.trials}) == 1 for entry in entries):
-        for entry, row in zip(entries, rows, strict=True):
-            row[RATE] = entry.best.lr
-    names = sorted({name for row in rows for name in row})
-    return {name: [_coded(row[name]) if name in row else None for row in rows] for name in names}
-
-
 def _varying(fields: Fields) -> Fields:
     """Those with at least two values."""
     return {
@@ -208,9 +184,12 @@ def _varying(fields: Fields) -> Fields:
     }
 
 
-def _coded(value: Any) -> float | str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number else str(value)
+def _coded(fields: dict[str, list[Any]]) -> Fields:
+    def code(value: Any) -> float | str | None:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if value is None else float(value) if number else str(value)
+
+    return {name: [*map(code, values)] for name, values in fields.items()}
 
 
 def _best_first(found: dict[str, float | None], sign: int) -> dict[str, float | None]:

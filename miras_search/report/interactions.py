@@ -67,11 +67,12 @@ def _map(found: Differences) -> Picture:
         drawing = drawn(figure, "effects", title)
     caption = (
         "What an axis explains of the variance that all others leave, and a pair of what all axes "
-        "leave. Filled: shown. A dash: the trials cannot tell."
+        "leave, beside what goes with them. Filled: shown. A dash: the trials cannot tell."
     )
     data = [
         {"effect": effect.name, "variants": effect.variants, "share": effect.share}
         | {"p": effect.p, "q": effect.q, "shown": found.shows(effect)}
+        | {"goes_with": ", ".join(effect.goes_with)}
         for effect in (*effects.values(), *found.settings)
         if effect is not None
     ]

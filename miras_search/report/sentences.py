@@ -136,11 +136,12 @@ def differences(found: Differences) -> list[str]:
     judged = f"Of {len(found.judged)} axes, pairs of axes and settings"
     if not found.judged:
         return [
-            "Of no axis, pair of axes or setting do the trials tell whether it made a difference."
+            "Of no axis, pair of axes or setting do the trials tell whether it made a difference.",
+            *_together(found),
         ]
     if not found.shown:
         told = f"{judged}, none is shown to make a difference over {found.variants} variants."
-        return [told, *_left_out(found)]
+        return [told, *_together(found), *_left_out(found)]
     named = ", ".join(
         f"{effect.name} ({text.percent(effect.share or 0.0)})" for effect in found.shown
     )
@@ -149,16 +150,25 @@ def differences(found: Differences) -> list[str]:
         "In brackets the share that an axis explains of the variance which all other axes leave, "
         "and a pair of what all axes leave, so that shares are not to be held against each other: "
         "of these variants alone, and without an interval, as is how far kinds are ahead. Shown is "
-        f"what has a q-value of at most {found.least:.0%}, as far as variants of all kinds vary "
-        "alike.",
+        f"what has a q-value of at most {found.least:.0%}.",
         "A variant counts by its best trial of the search, "
         + (
             f"of seed {found.seeds[0]} alone: another seed may show other differences."
             if len(found.seeds) == 1
             else f"of {len(found.seeds)} seeds."
         ),
+        *_together(found),
         *_left_out(found),
     ]
+
+
+def _together(found: Differences) -> list[str]:
+    if not found.together:
+        return []
+    some = [f"{e.name} (with {text.listed(e.goes_with)})" for e in found.together[:3]]
+    more = len(found.together) - len(some)
+    named = text.listed([*some, *([f"{more} more"] if more else [])])
+    return [f"Of some it cannot be told what they do, as they go with others: {named}."]
 
 
 def _left_out(found: Differences) -> list[str]:

@@ -1,15 +1,17 @@
 """What made a difference: effects of axes, of pairs of them, and of settings within a kind.
 
 One test serves all three: how much of what other columns leave of the scores some further columns
-explain, against the same with those leftovers shuffled (Freedman and Lane 1983), as often as it
-takes to tell (Besag and Clifford 1991).
+explain, against the same columns with random signs, one for each variant. It takes no two variants
+to vary alike (the score test of Hemerik, Goeman and Finos 2020, with the variance that the signs
+leave by De Santis, Goeman, Hemerik and Finos 2022), and as many signs as it takes to tell (Besag
+and Clifford 1991).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -20,14 +22,20 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-SHUFFLES = 9999
-"""At most; the smallest p-value is one over one more."""
+Field: TypeAlias = "Sequence[float | str | None]"
+"""A value of each variant, None where it has none."""
+
+DRAWS = 9999
+"""Of signs at most; the smallest p-value is one over one more."""
 BATCH = 250
-"""Shuffles at once."""
+"""Draws at once."""
 ENOUGH = 25
-"""Shuffles that explain as much, after which no more are needed: the p-value is their share."""
+"""Draws that explain as much, after which no more are needed: the p-value is their share."""
 LEAST = 5
 """Degrees of freedom that must be left to judge by."""
+TOGETHER = 0.05
+"""The p-value up to which a term is said to go with another one: had it done all that there is to
+see, what goes with it less than that would not be told for it."""
 
 
 @dataclass(frozen=True)
@@ -37,47 +45,125 @@ class Effect:
     name: str
     variants: int
     """That it was looked for in."""
+    goes_with: tuple[str, ...] = ()
+    """Pairs and settings that it goes with, and is judged beside for that."""
     share: float | None = None
-    """Of the variance that the axes leave, without what chance explains; at least 0."""
+    """Of the variance that the others leave, without what chance explains; at least 0."""
     p: float | None = None
     q: float | None = None
     """The p-value after Benjamini and Hochberg (1995), over all that was tested."""
 
 
-def effects(
-    scores: Array,
-    axes: Mapping[str, Sequence[str]],
-    settings: Mapping[str, Sequence[float | str | None]],
-    seed: int = 0,
-    beside: Mapping[str, Sequence[float | str | None]] | None = None,
-) -> list[Effect]:
-    """Every axis, every pair of axes, and every setting among the variants that have it.
+@dataclass(frozen=True)
+class Term:
+    """An axis, a pair of axes, a setting or another field, in columns."""
 
-    `scores` are [n], one for each variant; axes and settings have n values each. An axis is judged
-    beside all other axes and what else varies, `beside`, so that it is not told where these go
-    together; a pair beside all of these. A setting is None where a variant has none, and is judged
-    beside all of these but itself among the others: numbers by their rank and its square.
-    """
-    rng = np.random.default_rng(seed)
-    named = {name: coded(values) for name, values in (beside or {}).items()}
-    sides = [*named.values()]
-    columns = {name: one_hot(values) for name, values in axes.items()}
-    columns = {name: made for name, made in columns.items() if made.shape[1] > 1}
-    found = []
-    for name, added in columns.items():
-        others = [made for other, made in columns.items() if other != name]
-        found.append(explained(name, scores, [*others, *sides], added, rng))
-    for (a, left), (b, right) in combinations(columns.items(), 2):
-        added = (left[:, :, None] * right[:, None, :]).reshape(len(scores), -1)
-        found.append(explained(f"{a} x {b}", scores, [*columns.values(), *sides], added, rng))
-    for name, values in settings.items():
-        has = np.array([value is not None for value in values])
-        own = [value for value in values if value is not None]
-        if len({*own}) > 1:
-            others = [*columns.values(), *(made for side, made in named.items() if side != name)]
-            others = [made[has] for made in others]
-            found.append(explained(name, scores[has], others, coded(own), rng))
-    return _controlled(found)
+    name: str
+    columns: Array
+    """[n, k], zero where a variant has no value."""
+    has: NDArray[np.bool_]
+    """Which variants have a value, [n]."""
+    axes: frozenset[str] = frozenset()
+    """That it is made of."""
+
+    @classmethod
+    def of(cls, name: str, values: Field) -> Term:
+        return cls(name, coded(values), np.array([value is not None for value in values]))
+
+
+class Design:
+    """Scores [n], one for each variant, and what the variants differ in, by n values each: axes,
+    settings, which are None where a variant has none, and `sides`, that everything is judged
+    beside. One that is a setting too is judged itself."""
+
+    def __init__(
+        self,
+        scores: Array,
+        axes: Mapping[str, Sequence[str]],
+        settings: Mapping[str, Field] | None = None,
+        sides: Mapping[str, Field] | None = None,
+    ) -> None:
+        self.scores = scores
+        every = np.ones(len(scores), dtype=bool)
+        self.kinds = {name: values for name, values in axes.items() if len({*values}) > 1}
+        self.axes = [
+            Term(name, one_hot(values), every, frozenset({name}))
+            for name, values in self.kinds.items()
+        ]
+        self.pairs = [
+            Term(
+                f"{one.name} x {other.name}",
+                (one.columns[:, :, None] * other.columns[:, None, :]).reshape(len(scores), -1),
+                every,
+                one.axes | other.axes,
+            )
+            for one, other in combinations(self.axes, 2)
+        ]
+        made = [Term.of(name, values) for name, values in (settings or {}).items()]
+        self.settings = [term for term in made if term.columns.any()]
+        self.sides = [Term.of(name, values) for name, values in (sides or {}).items()]
+
+    def effects(self, seed: int = 0) -> list[Effect]:
+        """Every axis, every pair of axes, and every setting among the variants that have it.
+
+        Each is judged beside all other axes and the sides, so that it is not told where these go
+        together, and beside those of the pairs and the settings that go with it.
+        """
+        rng = np.random.default_rng(seed)
+        found = []
+        for term in (*self.axes, *self.pairs, *self.settings):
+            has, always, more = term.has, self._always(term), self._more(term)
+            beside = [other.columns[has] for other in (*always, *more)]
+            effect = explained(term.name, self.scores[has], beside, term.columns[has], rng)
+            found.append(replace(effect, goes_with=tuple(other.name for other in more)))
+        return _controlled(found)
+
+    def choices(self, axis: str) -> dict[str, float | None]:
+        """How far each kind of an axis is above the mean of those it can be compared with, all that
+        the axis is judged beside equal; None of all others."""
+        (term,) = (term for term in self.axes if term.name == axis)
+        beside = [other.columns for other in (*self._always(term), *self._more(term))]
+        return choices(self.scores, self.kinds[axis], beside)
+
+    def cells(self, one: str, other: str) -> dict[tuple[str, str], float | None]:
+        """The same of each kind of one axis with each kind of another."""
+        (term,) = (term for term in self.pairs if term.axes == {one, other})
+        always = [beside for beside in self._always(term) if beside.name not in term.axes]
+        beside = [term.columns for term in (*always, *self._more(term))]
+        pairs = [*zip(self.kinds[one], self.kinds[other], strict=True)]
+        found = choices(self.scores, [" ".join(pair) for pair in pairs], beside)
+        return {pair: found[" ".join(pair)] for pair in pairs}
+
+    def _always(self, term: Term) -> list[Term]:
+        return [other for other in (*self.axes, *self.sides) if other.name != term.name]
+
+    def _more(self, term: Term) -> list[Term]:
+        """Pairs and settings that go with a term."""
+        always, has = self._always(term), term.has
+        base = _basis(np.column_stack([np.ones(has.sum()), *(o.columns[has] for o in always)]))
+        freedom = int(has.sum()) - base.shape[1]
+        own = _basis(_without(base, term.columns[has]))
+        taken = {term.name, *(other.name for other in always)}
+        return [
+            other
+            for other in (*self.pairs, *self.settings)
+            # A pair is what its axes do in some company more than in other.
+            if other.name not in taken and (len(term.axes) != 1 or not term.axes & other.axes)
+            if _apart(own, _basis(_without(base, other.columns[has])), freedom) <= TOGETHER
+        ]
+
+
+def _apart(one: Array, other: Array, freedom: int) -> float:
+    """The p-value of two orthonormal bases that have nothing to do with each other, in a space of
+    `freedom` dimensions: that of Pillai's trace by its F; 1 where it cannot be told."""
+    from scipy.stats import f
+
+    k, few = max(one.shape[1], other.shape[1]), min(one.shape[1], other.shape[1])
+    if not few or freedom <= k:
+        return 1.0
+    trace = ((one.T @ other) ** 2).sum()
+    ratio = (freedom - k) * trace / (k * max(few - trace, 1e-12))
+    return float(f.sf(ratio, few * k, few * (freedom - k)))
 
 
 def explained(
@@ -87,62 +173,61 @@ def explained(
     n = len(scores)
     base = _basis(np.column_stack([np.ones(n), *beside]))
     new = _basis(_without(base, added))
-    freedom = n - base.shape[1]
+    freedom, k = n - base.shape[1], new.shape[1]
     left = _without(base, scores)
-    rest = freedom - new.shape[1]
-    if not new.shape[1] or rest < LEAST or np.allclose(left, 0, atol=1e-9 * np.abs(scores).max()):
+    rest = freedom - k
+    if not k or rest < LEAST or np.allclose(left, 0, atol=1e-9 * np.abs(scores).max()):
         return Effect(name, n)
-    explained = _share(new, left[:, None])[0]
+    explained = ((new.T @ left) ** 2).sum()
     hits, drawn = np.empty(0, dtype=int), 0
-    while len(hits) < ENOUGH and drawn < SHUFFLES:
-        size = min(BATCH, SHUFFLES - drawn)
-        shuffled = rng.permuted(np.tile(left, (size, 1)), axis=1).T
+    while len(hits) < ENOUGH and drawn < DRAWS:
+        size = min(BATCH, DRAWS - drawn)
+        signs = rng.choice([-1.0, 1.0], size=(size, n))
         # Equal up to rounding is as extreme.
-        as_much = _share(new, _without(base, shuffled)) >= explained - 1e-12
+        as_much = _explained(signs, new, base, left) >= explained - 1e-9 * (left**2).sum()
         hits = np.append(hits, drawn + 1 + np.flatnonzero(as_much))
         drawn += size
     told = len(hits) >= ENOUGH
     p = ENOUGH / hits[ENOUGH - 1] if told else (len(hits) + 1) / (drawn + 1)
-    adjusted = 1 - (1 - explained) * freedom / rest
-    return Effect(name, n, max(0.0, float(adjusted)), float(p))
+    adjusted = 1 - (1 - explained / (left**2).sum()) * freedom / rest
+    return Effect(name, n, (), max(0.0, float(adjusted)), float(p))
 
 
-def _share(basis: Array, columns: Array) -> Array:
-    """Of the sum of squares of each column, what an orthonormal basis explains."""
-    return ((basis.T @ columns) ** 2).sum(axis=0) / (columns**2).sum(axis=0)
+def _explained(signs: Array, new: Array, base: Array, left: Array) -> Array:
+    """Of the sum of squares of `left` [n], what the columns of a basis [n, k] explain with each of
+    the signs [draws, n], beside another basis [n, b]."""
+    draws, k = len(signs), new.shape[1]
+    within = (signs @ (base[:, :, None] * new[:, None, :]).reshape(len(base), -1)).reshape(
+        draws, -1, k
+    )
+    products = np.eye(k) - within.transpose(0, 2, 1) @ within
+    onto = signs @ (left[:, None] * new)
+    weights = np.linalg.pinv(products, rcond=1e-9, hermitian=True) @ onto[:, :, None]
+    return (onto[:, None, :] @ weights)[:, 0, 0]
 
 
 def choices(
-    scores: Array,
-    axes: Mapping[str, Sequence[str]],
-    beside: Mapping[str, Sequence[float | str | None]] | None = None,
-) -> dict[str, dict[str, float | None]]:
-    """For each axis how far each choice is above the mean of those it can be compared with, all
-    other axes and what else varies, `beside`, equal.
+    scores: Array, values: Sequence[str], beside: Sequence[Array]
+) -> dict[str, float | None]:
+    """How far each value is above the mean of those it can be compared with, beside columns.
 
     Least squares over all of them at once, so that choices that met better company gain nothing by
     it. Two choices can be compared where the design tells their difference; of the sets that can,
     the one with the most scores is told, and None of all other choices.
     """
-    columns = [*map(one_hot, axes.values()), *map(coded, (beside or {}).values())]
-    design = np.column_stack([np.ones(len(scores)), *columns])
+    design = np.column_stack([one_hot(values), np.ones(len(scores)), *beside])
     fitted = np.linalg.pinv(design) @ scores
     rows = _basis(design.T)
-    found: dict[str, dict[str, float | None]] = {}
-    at = 1
-    for name, values in axes.items():
-        options, counts = np.unique(values, return_counts=True)
-        own = range(at, at + len(options))
-        # To be told apart is transitive, so that whoever has one has the whole set.
-        sets = [[j for j in own if i == j or _told(rows, i, j)] for i in own]
-        largest = max(sets, key=lambda some: (len(some) > 1, sum(counts[j - at] for j in some)))
-        told = largest if len(largest) > 1 else []
-        found[name] = {
-            str(option): float(fitted[i] - fitted[told].mean()) if i in told else None
-            for i, option in zip(own, options, strict=True)
-        }
-        at += len(options)
-    return found
+    options, counts = np.unique(values, return_counts=True)
+    own = range(len(options))
+    # To be told apart is transitive, so that whoever has one has the whole set.
+    sets = [[j for j in own if i == j or _told(rows, i, j)] for i in own]
+    largest = max(sets, key=lambda some: (len(some) > 1, sum(counts[j] for j in some)))
+    told = largest if len(largest) > 1 else []
+    return {
+        str(option): float(fitted[i] - fitted[told].mean()) if i in told else None
+        for i, option in enumerate(options)
+    }
 
 
 def _told(rows: Array, one: int, other: int) -> bool:
@@ -173,19 +258,6 @@ def coded(values: Sequence[float | str | None]) -> Array:
     made = np.zeros((len(values), told.shape[1]))
     made[has] = told - told.mean(axis=0)
     return made
-
-
-def goes_with(values: Sequence[float | str | None], kinds: Sequence[str]) -> float:
-    """The share of a field's variance that the kinds of an axis explain, among those that have it,
-    without what chance explains; 0 where as many kinds as variants are left to tell by."""
-    has = np.array([value is not None for value in values])
-    columns, groups = coded(values)[has], one_hot([*np.array(kinds)[has]])
-    n, k = groups.shape
-    within = columns - groups @ (groups.T @ columns / groups.sum(axis=0)[:, None])
-    total = (columns**2).sum()
-    if n <= k or not total:
-        return 0.0
-    return max(0.0, float(1 - (within**2).sum() / total * (n - 1) / (n - k)))
 
 
 def _basis(columns: Array) -> Array:
