@@ -1,8 +1,9 @@
 """How often nothing seems to be something: `python -m benchmarks.alarms gp random`.
 
-Searches of the recorded table by each of some samplers, where the score of every trial is noise and
-every variant is as good as any other: whether something is said to make a difference, and whether
-the finals, on new seeds and so on new noise, have a winner.
+Searches of the space of the recorded table by each of some samplers, where every variant is as good
+as any other, and the score of a trial is noise and what its learning rate is worth: whether
+something is said to make a difference, and whether the finals, on new seeds and so on new noise,
+have a winner.
 """
 
 from __future__ import annotations
@@ -10,34 +11,46 @@ from __future__ import annotations
 import argparse
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from miras_search import finals
 from miras_search.benchmark.replay import Outcomes, search
 from miras_search.benchmark.table import Table
+from miras_search.recipe import Recipe
 from miras_search.record import TrialRecord
 from miras_search.report.differences import differences
 from miras_search.report.leaderboard import best_per_variant
-
-if TYPE_CHECKING:
-    from miras_search.recipe import Recipe
+from miras_search.search.pool import Pool
 
 LIMITS = (0.05, 0.02, 0.01, 0.005)
 
 
+def points(variants: int, rates: int) -> Outcomes:
+    """Some variants of the recorded table at some learning rates, with no score."""
+    table = Table.load("recall")
+    how = {"lr": [2.0**i * 1e-3 for i in range(rates)]}
+    recipe = Recipe.from_dict(table.recipe.to_dict() | how)
+    pool = Pool.of(table.space, recipe)
+    digests = sorted({candidate.digest for candidate in pool.candidates})
+    some = {*random.Random(0).sample(digests, min(variants, len(digests)))}
+    pool = Pool.of(table.space, recipe, {c.key for c in pool.candidates if c.digest in some})
+    steps = np.zeros(len(pool), dtype=int)
+    return replace(Outcomes.of(table), recipe=recipe, pool=pool, steps=steps)
+
+
 def blind(
-    outcomes: Outcomes, recipe: Recipe, sampler: str, trials: int, number: int
+    outcomes: Outcomes, recipe: Recipe, sampler: str, trials: int, worth: float, number: int
 ) -> list[TrialRecord]:
     """The records of a search and its finals."""
     rng = np.random.default_rng(number)
-    noise = rng.normal(size=len(outcomes.score))
-    found = outcomes.lookups(rng)
-    nothing = replace(outcomes, score=noise)
-    points, _ = search(nothing, sampler, found, trials, random.Random(number))
+    rates = [candidate.lr for candidate in outcomes.pool.candidates]
+    _, better = np.unique(rates, return_inverse=True)
+    score = worth * better + rng.normal(size=len(rates))
+    found, made = np.arange(len(score)), replace(outcomes, score=score)
+    tried, _ = search(made, sampler, found, trials, random.Random(number))
     records = []
-    for i, point in enumerate(points):
+    for i, point in enumerate(tried):
         candidate = outcomes.pool.candidates[point]
         record = TrialRecord(
             number=i,
@@ -45,10 +58,10 @@ def blind(
             variant=candidate.variant.to_dict(),
             lr=candidate.lr,
             seed=recipe.seed,
-            recipe=recipe.to_dict(),
+            recipe=recipe.to_dict() | {"sampler": sampler},
             state="complete",
             metric=recipe.task.metric,
-            score=float(noise[found[point]]),
+            score=float(score[point]),
         )
         records.append(record)
     for i, ((*_, seed), leader) in enumerate(finals.wanted(records, recipe).items(), len(records)):
@@ -77,19 +90,24 @@ def main() -> None:
     parser.add_argument("samplers", nargs="+")
     parser.add_argument("--searches", type=int, default=300)
     parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--variants", type=int, default=302)
+    parser.add_argument("--rates", type=int, default=1)
+    parser.add_argument("--worth", type=float, default=5.0, help="of a rate, in spreads of noise")
     parser.add_argument("--finalists", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
-    table = Table.load("recall")
     again = {"finalists": asked.finalists, "seeds": asked.seeds}
-    outcomes, recipe = Outcomes.of(table), table.recipe.model_copy(update=again)
+    outcomes = points(asked.variants, asked.rates)
+    recipe = outcomes.recipe.model_copy(update=again)
+    size = asked.trials, asked.worth
     for sampler in asked.samplers:
-        every = (blind(outcomes, recipe, sampler, asked.trials, i) for i in range(asked.searches))
+        every = (blind(outcomes, recipe, sampler, *size, i) for i in range(asked.searches))
         told = [(least(records, recipe), won(records, recipe)) for records in every]
         shares = (f"{np.mean([q <= limit for q, _ in told]):.1%} by {limit}" for limit in LIMITS)
         winners = np.mean([winner for _, winner in told])
         print(
-            f"{sampler}, {asked.searches} searches of {asked.trials} points: effects in "
+            f"{sampler}, {asked.searches} searches of {asked.trials} of {len(outcomes.pool)} "
+            f"points: effects in "
             f"{', '.join(shares)}; a winner in {winners:.1%}",
             flush=True,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import finals
 from miras_search.errors import UserError
 from miras_search.registry import CHOICES
-from miras_search.report import sentences, text
+from miras_search.report import reasons, sentences, text
 from miras_search.report.differences import differences
 from miras_search.report.leaderboard import (
     best_per_variant,
@@ -72,8 +72,8 @@ def _description(folder: StudyFolder) -> str:
         told.append(f"{sentences.heading(entries, outcome)}. First: {first}.")
     told += sentences.finals(outcome) if outcome else [sentences.verdict(records, outcome, recipe)]
     if made := differences(entries, recipe):
-        told += [*sentences.directions(made, recipe), *sentences.differences(made)]
-    told += sentences.contrasts(outcome) if outcome else []
+        told += [*reasons.directions(made, recipe), *reasons.differences(made)]
+    told += reasons.contrasts(outcome) if outcome else []
     return " ".join([*told, *sentences.caveats(entries, recipe, outcome)])
 
 

@@ -16,7 +16,7 @@ from miras_search import finals
 from miras_search.compare import compare
 from miras_search.errors import UserError
 from miras_search.folder import StudyFolder
-from miras_search.report import comparison, figures, sentences, text
+from miras_search.report import comparison, figures, reasons, sentences, text
 from miras_search.report.leaderboard import best_per_variant, rows
 from miras_search.stats import ranks
 
@@ -188,13 +188,13 @@ def test_runs_that_are_all_alike_show_nothing(best):
     picture = figures.intervals(outcome, best_per_variant(found, how), how)
     assert {row["margin"] for row in picture.data} == {None}
     assert text.interval(0.02) == "\u00b1 0.0200"
-    (contrast, _) = sentences.contrasts(outcome)
+    (contrast, _) = reasons.contrasts(outcome)
     assert contrast.endswith(" in every run, so that no interval can be told.")
     (one_run,) = sentences.caveats(best_per_variant(found[:1], how), how, outcome)
     assert one_run.endswith("is not known but from its finals.")
     assert sentences.heading(best_per_variant(found, how), outcome) == "No clear winner"
     assert "neither interval nor winner can be told" in " ".join(sentences.finals(outcome))
-    told, _ = sentences.contrasts(outcome)
+    told, _ = reasons.contrasts(outcome)
     assert "no interval can be told" in told
     assert "better" not in told
 

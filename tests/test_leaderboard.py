@@ -8,7 +8,7 @@ import study_samples as samples
 from study_samples import printed
 
 from miras_search.finals import standing
-from miras_search.report import sentences, text
+from miras_search.report import reasons, text
 from miras_search.report.leaderboard import (
     COLUMNS,
     best_per_variant,
@@ -65,7 +65,7 @@ def test_finals_that_are_all_alike_show_no_choice_to_be_better():
     assert contrast.margin is None
     assert contrast.gap == pytest.approx(0.2)
     assert not contrast.shown
-    told, _ = sentences.contrasts(outcome)
+    told, _ = reasons.contrasts(outcome)
     assert "is better than" not in told
     assert "is ahead of" in told
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from miras_search.compare import asked
-from miras_search.report import sentences, text
+from miras_search.report import reasons, sentences, text
 from miras_search.report.leaderboard import SHOWN, Entry, finals_table, shared_choices, variant_of
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _print_together(together: Together, console: Console) -> None:
     table = finals_table(standing, shared, console.width - 20, together.found_by)
     table.columns[1].no_wrap = True  # a variant is on lines already: studies give way
     console.print(table)
-    console.print(Text("\n".join([*sentences.finals(standing), *sentences.contrasts(standing)])))
+    console.print(Text("\n".join([*sentences.finals(standing), *reasons.contrasts(standing)])))
 
 
 def _told(agreement: Agreement) -> str:

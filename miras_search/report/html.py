@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from miras_search import finals, reach
 from miras_search.record import write_whole
-from miras_search.report import continual, equations, figures, interactions, sentences, text
+from miras_search.report import (
+    continual,
+    equations,
+    figures,
+    interactions,
+    reasons,
+    sentences,
+    text,
+)
 from miras_search.report.differences import Differences, differences
 from miras_search.report.failures import failures
 from miras_search.report.leaderboard import (
@@ -106,8 +114,8 @@ def write_report(folder: StudyFolder) -> Path:
             caveats=sentences.caveats(entries, recipe, outcome),
             outcome=outcome,
             found=sentences.finals(outcome)[1:] if outcome else [],
-            contrasts=sentences.contrasts(outcome) if outcome else [],
-            untold=sentences.untold(entries, outcome, recipe),
+            contrasts=reasons.contrasts(outcome) if outcome else [],
+            untold=reasons.untold(entries, outcome, recipe),
             intervals=intervals,
             matched=sentences.matched(entries, recipe),
             front=sentences.front(entries, recipe),
@@ -117,7 +125,7 @@ def write_report(folder: StudyFolder) -> Path:
             differences=made,
             why=_why(made, recipe) if made else [],
             effects=effects,
-            unjudged=sentences.unjudged(entries),
+            unjudged=reasons.unjudged(entries),
             figures=pictures,
             foretelling=sentences.foretelling(records),
             trials=rows(records, recipe),
@@ -142,7 +150,7 @@ def write_report(folder: StudyFolder) -> Path:
 
 def _why(made: Differences, recipe: Recipe) -> list[str]:
     """What made a difference, or that nothing is shown to have."""
-    return sentences.directions(made, recipe) or sentences.differences(made)[:1]
+    return reasons.directions(made, recipe) or reasons.differences(made)[:1]
 
 
 def _environment() -> Environment:
@@ -160,7 +168,7 @@ def _environment() -> Environment:
     environment.filters |= {made.__name__: made for made in filters}
     environment.filters |= {"equation": equations.html, "on_test": score_on_test}
     environment.filters |= {"label": label}
-    environment.filters |= {"summary": continual.told, "differing": sentences.differences}
+    environment.filters |= {"summary": continual.told, "differing": reasons.differences}
     return environment
 
 

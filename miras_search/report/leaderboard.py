@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search import finals, pareto
 from miras_search.folder import ranked
 from miras_search.record import write_whole
-from miras_search.report import continual, sentences, text
+from miras_search.report import continual, reasons, sentences, text
 from miras_search.report.differences import differences
 from miras_search.variant import Variant, side_choices_of
 
@@ -243,15 +243,15 @@ def terminal(records: Sequence[TrialRecord], recipe: Recipe, console: Console) -
     told = []
     if outcome is not None:
         console.print(finals_table(outcome, shared, console.width))
-        told += [*sentences.finals(outcome), *sentences.contrasts(outcome)]
+        told += [*sentences.finals(outcome), *reasons.contrasts(outcome)]
     elif len(entries) > 1:
         told.append(sentences.verdict(records, outcome, recipe))
-    if untold := sentences.untold(entries, outcome, recipe):
+    if untold := reasons.untold(entries, outcome, recipe):
         told.append(untold)
     if made := differences(entries, recipe):
-        told += [*sentences.directions(made, recipe), *sentences.differences(made)]
+        told += [*reasons.directions(made, recipe), *reasons.differences(made)]
     elif len(entries) > 1:
-        told.append(sentences.unjudged(entries))
+        told.append(reasons.unjudged(entries))
     if told:
         console.print(Text("\n".join(told)))
 

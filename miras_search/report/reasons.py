@@ -1,0 +1,189 @@
+"""What is said of why the first is first, in sentences: what made a difference over all variants,
+and what finalists show that differ in one choice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from miras_search.recipe import MOST_FINALISTS
+from miras_search.report import text
+from miras_search.report.sentences import at_one_look
+from miras_search.variant import Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from miras_search.finals import Contrast, Standing
+    from miras_search.recipe import Recipe
+    from miras_search.report.differences import Company, Differences
+    from miras_search.report.leaderboard import Entry
+
+
+def unjudged(entries: Sequence[Entry]) -> str:
+    """Why nothing is said of what made a difference."""
+    from miras_search.report.differences import LEAST
+
+    done = sum(entry.best.score is not None for entry in entries)
+    return (
+        f"Effects of axes are not judged: that takes {LEAST} variants with a score whose kinds "
+        f"others have too, and there are {done} in all."
+    )
+
+
+def differences(found: Differences) -> list[str]:
+    """What is shown to have made a difference, and what these words are worth."""
+    judged = f"Of {len(found.judged)} axes, pairs of axes and settings"
+    if not found.judged:
+        return [
+            "Of no axis, pair of axes or setting do the trials tell whether it made a difference.",
+            *_together(found),
+        ]
+    if not found.shown:
+        told = f"{judged}, none is shown to make a difference over {found.variants} variants."
+        return [told, *_together(found), *_left_out(found)]
+    named = ", ".join(
+        f"{effect.name} ({text.percent(effect.share or 0.0)})" for effect in found.shown
+    )
+    return [
+        f"{judged}, these made a difference over {found.variants} variants: {named}.",
+        "In brackets the share that an axis explains of the variance which all other axes leave, "
+        "and a pair of what all axes leave, so that shares are not to be held against each other: "
+        "of these variants alone, and without an interval, as is how far kinds are ahead. Shown is "
+        f"what has a q-value of at most {found.least:.0%}.",
+        "A variant counts by its best trial of the search, "
+        + (
+            f"of seed {found.seeds[0]} alone: another seed may show other differences."
+            if len(found.seeds) == 1
+            else f"of {len(found.seeds)} seeds."
+        ),
+        *_together(found),
+        *_left_out(found),
+    ]
+
+
+def _together(found: Differences) -> list[str]:
+    if not found.together:
+        return []
+    some = [f"{e.name} (with {text.listed(e.goes_with)})" for e in found.together[:3]]
+    more = len(found.together) - len(some)
+    named = text.listed([*some, *([f"{more} more"] if more else [])])
+    return [f"Of some it cannot be told what they do, as they go with others: {named}."]
+
+
+def _left_out(found: Differences) -> list[str]:
+    if not found.alone:
+        return []
+    named = text.listed(str(variant) for variant in found.alone[:3])
+    many = named if len(found.alone) <= 3 else f"{len(found.alone)} variants"
+    return [f"Left out, with a kind that no other variant has: {many}."]
+
+
+def directions(found: Differences, recipe: Recipe) -> list[str]:
+    """Which kinds are ahead on each axis that made a difference, and in which company where a pair
+    did of which one axis has two kinds; a sentence for each."""
+    told = []
+    for effect in found.shown:
+        if effect.name in found.axes:
+            told.append(_direction(effect.name, found, recipe))
+        elif effect.name in found.companies:
+            told.append(_company(effect.name, found.companies[effect.name], recipe))
+    return told
+
+
+def _direction(axis: str, found: Differences, recipe: Recipe) -> str:
+    kinds = found.against_mean[axis]
+    known = {kind: value for kind, value in kinds.items() if value is not None}
+    if not known:
+        return f"{axis} made a difference; its kinds were never tried with all other axes equal."
+    (best, high), *_, (last, low) = known.items()
+    gap = f"{text.score(abs(high - low))} {recipe.task.metric.replace('_', ' ')}"
+    told = f"{axis} made a difference: {best} is ahead of {last} by {gap} on average, all other "
+    # Of two kinds the effect of the axis is their difference; of more it is not said which differ.
+    those = "its kinds" if len(known) == len(kinds) else "those of its kinds that can be compared"
+    more = f", the first and the last of {those}; which of them differ was not tested"
+    pairs = [e.name for e in found.shown if axis in e.name.split(" x ") and e.name != axis]
+    also = f"; not alike in all company, as {text.listed(pairs)} tells" if pairs else ""
+    return f"{told}axes equal{more if len(kinds) > 2 else ''}{also}."
+
+
+def _company(pair: str, company: Company, recipe: Recipe) -> str:
+    metric, other = recipe.task.metric.replace("_", " "), company.other
+    told = []
+    for kind, gain in company.gains.items():
+        by = text.score(abs(gain))
+        if by == text.score(0.0):
+            words = "level" if told else f"level with {other}"
+        elif told:
+            words = f"{'ahead' if gain > 0 else 'behind'} by {by}"
+        else:
+            words = f"{'ahead of' if gain > 0 else 'behind'} {other} by {by} {metric} on average"
+        told.append(f"{words} with {kind}")
+    tested = (
+        "which of these differ was not tested"
+        if len(told) > 2
+        else "that the two differ was tested, and neither alone"
+    )
+    found = f"{company.axis} {company.better} is {text.listed(told)}"
+    return f"{pair} made a difference: {found}; {tested}."
+
+
+def contrasts(outcome: Standing) -> list[str]:
+    """What the finals show of single choices, a sentence for each pair of finalists that differ in
+    one alone, and last what these sentences are worth."""
+    from miras_search.stats.seeds import LEVEL
+
+    if not outcome.contrasts:
+        return []
+    return [
+        *map(_contrast, outcome.contrasts),
+        "These are finalists that differ in one choice, each at the best of the rates tried; the "
+        f"intervals are of {LEVEL:.0%} for all pairs of finalists together, as far as they vary "
+        f"alike from seed to seed{at_one_look(outcome)}.",
+    ]
+
+
+def _contrast(found: Contrast) -> str:
+    one, other = found.better.variant, found.worse.variant
+    axes = one.shown_choices()
+    beside = ", ".join(f"{name}={axes[name]}" for name in axes if name != found.choice)
+    name, metric = found.choice, found.better.runs[0].metric.replace("_", " ")
+    if not found.gap:
+        return (
+            f"With {beside}: {name}={getattr(one, name)} and {name}={getattr(other, name)} have "
+            f"one mean {metric}."
+        )
+    verb = "is better than" if found.shown else "is ahead of"
+    gap = text.score(found.gap)
+    if found.margin is not None:
+        gap += f" {text.interval(found.margin)}"
+    told = f"With {beside}: {name}={getattr(one, name)} {verb} {name}={getattr(other, name)} by "
+    told += f"{gap} in mean {metric}"
+    if found.shown:
+        return f"{told}."
+    if found.margin is None:
+        return f"{told} in every run, so that no interval can be told."
+    return f"{told}, which does not tell them apart."
+
+
+def untold(entries: Sequence[Entry], outcome: Standing | None, recipe: Recipe) -> str | None:
+    """Which choice of the first somewhat larger finals would tell of; None where none, or where
+    who goes to the finals is not by score alone."""
+    if outcome is None or len(recipe.objectives) > 1:
+        return None
+    first = outcome.first.variant
+    beside: dict[str, int] = {}
+    for rank, entry in enumerate(entries, start=1):
+        if entry.best.score is not None and (name := first.single_difference(entry.variant)):
+            beside.setdefault(name, rank)
+    told = {first.single_difference(finalist.variant) for finalist in outcome.finalists}
+    told |= {first.single_difference(Variant.from_dict(run.variant)) for run in outcome.fallen}
+    more = range(recipe.finalists + 1, MOST_FINALISTS + 1)
+    missing = {rank: name for name, rank in beside.items() if name not in told and rank in more}
+    if not missing:
+        return None
+    least = min(missing)
+    return (
+        f"What {missing[least]} does for the first is not shown: finals of {least} would have it "
+        f"beside a variant that differs in that alone (miras-search resume STUDY "
+        f"finalists={least})."
+    )

@@ -1,0 +1,509 @@
+"""What is said of what made a difference, from records made by hand."""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import study_samples as samples
+from study_samples import figure_rows, planted, printed
+
+from miras_search import wandb_report
+from miras_search.folder import StudyFolder
+from miras_search.record import TrialRecord
+from miras_search.registry import CHOICES, kinds
+from miras_search.report import reasons, text
+from miras_search.report.differences import Company, Differences, differences
+from miras_search.report.html import write_report
+from miras_search.report.leaderboard import Entry, best_per_variant, shared_choices
+from miras_search.tasks.base import METRICS
+from miras_search.variant import Variant, settings_of
+
+
+def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
+    records = planted(how, mlp=0.1, momentum=-0.1)
+    found = differences(best_per_variant(records, how), how)
+    assert {effect.name for effect in found.shown} == {"memory", "algorithm"}
+    assert found.variants == len(samples.variants()) - 1  # attention is alone
+    assert not found.settings  # none differs within a kind
+    assert [*found.against_mean["memory"]] == ["mlp", "matrix"]
+    better, worse = found.against_mean["memory"].values()
+    sign = 1 if how.task.direction == "maximize" else -1
+    assert better == pytest.approx(0.05 * sign, abs=0.02)
+    assert worse == pytest.approx(-better)
+    flat = " ".join(printed(records, how, 100).split())
+    assert re.search(r"made a difference over 24 variants: memory \(\d\d%\), algo\w+ \(", flat)
+    metric = how.task.metric.replace("_", " ")
+    ahead = f"mlp is ahead of matrix by {text.score(abs(better - worse))} {metric} on average"
+    why = f"memory made a difference: {ahead}, all other axes equal."
+    assert why in flat
+    assert len(reasons.directions(found, how)) == 2
+    folder = samples.folder(tmp_path / "study", how, records)
+    assert why in wandb_report._description(folder)
+    page = write_report(folder).read_text()
+    assert "Kinds, with all other axes equal" in page
+    assert "Which of three or more differ was not tested." not in page
+    assert page.index(why) < page.index("What this ranking does not show")
+    told = figure_rows(folder, "effects")
+    assert {row["effect"] for row in told if row["shown"] == "True"} == {"memory", "algorithm"}
+    assert [row["effect"] for row in told][:3] == ["memory", "memory x bias", "bias"]
+    for row in told:
+        effect = found.found[row["effect"]]
+        assert float(row["share"]) == effect.share
+        told_there = f"{effect.name}: {text.percent(effect.share or 0.0)} of the variance"
+        assert f"<title>{told_there}, p {effect.p:.2g}, q {effect.q:.2g}</title>" in page
+    kinds = {(r["axis"], r["kind"]): float(r["difference"]) for r in figure_rows(folder, "kinds")}
+    assert kinds == {
+        (axis, kind): value
+        for axis in ("memory", "algorithm")
+        for kind, value in found.against_mean[axis].items()
+    }
+
+
+def test_an_axis_is_not_told_where_another_field_goes_with_it(how):
+    """What the one does cannot be told from what the other does."""
+
+    def starting(zero: Callable[[Variant], bool]) -> Differences | None:
+        records = []
+        for record in planted(how, mlp=0.1):
+            variant = Variant.from_dict(record.variant)
+            if zero(variant):
+                variant = variant.replace(initial_memory="zero")
+            changes = {"variant": variant.to_dict(), "digest": variant.digest}
+            records.append(record.model_copy(update=changes))
+        return differences(best_per_variant(records, how), how)
+
+    apart = starting(lambda variant: variant.memory.kind == "matrix" and variant.bias.kind == "l2")
+    assert apart is not None
+    assert "memory" in {effect.name for effect in apart.shown}
+    together = starting(lambda variant: variant.memory.kind == "matrix")
+    assert together is not None
+    assert together.found["memory"].p is None
+    assert together.found["initial_memory"].p is None
+    assert {*together.against_mean["memory"].values()} == {None}
+    assert not reasons.directions(together, how)
+    crossed = starting(lambda v: (v.memory.kind == "mlp") == (v.algorithm.kind == "momentum"))
+    assert crossed is not None
+    assert crossed.found["memory"].p is not None
+    assert crossed.found["memory x algorithm"].p is None
+
+
+@pytest.mark.parametrize(("axis", "beside"), [("algorithm", "memory"), ("memory", "bias")])
+def test_of_a_pair_it_is_told_what_one_does_beside_each_kind_of_the_other(how, axis, beside):
+    """Against the mean over variants that are alike in all else; the one has two kinds."""
+    sign = 1 if how.task.direction == "maximize" else -1
+    axes = [name for name in CHOICES if name in (axis, beside)]
+    better, other = {"algorithm": ("gd", "momentum"), "memory": ("mlp", "matrix")}[axis]
+    last = {"memory": "matrix", "bias": "huber"}[beside]
+    records = []
+    for record in planted(how):
+        if record.variant[axis]["kind"] == better:
+            more = -0.2 if record.variant[beside]["kind"] == last else 0.5
+            record = record.model_copy(update={"score": record.score + sign * more})
+        records.append(record)
+    entries = best_per_variant(records, how)
+    found = differences(entries, how)
+    assert found is not None
+    gaps: dict[str, list[float]] = defaultdict(list)
+    for one in entries:
+        for two in entries:
+            if one.variant.single_difference(two.variant) != axis:
+                continue
+            if getattr(one.variant, axis).kind == better:
+                gap = sign * (one.best.score - two.best.score)
+                gaps[getattr(one.variant, beside).kind].append(gap)
+    company = found.companies[" x ".join(axes)]
+    assert (company.axis, company.better, company.other) == (axis, better, other)
+    assert {len(gap) for gap in gaps.values()} == {24 // 2 // len(gaps)}
+    assert company.gains == {kind: pytest.approx(np.mean(gap)) for kind, gap in gaps.items()}
+    gains = [*company.gains.items()]
+    assert gains == sorted(gains, key=lambda gain: -gain[1])
+    told = next(s for s in reasons.directions(found, how) if s.startswith(" x ".join(axes)))
+    (first, gain), *_, (worst, loss) = gains
+    assert worst == last
+    metric = how.task.metric.replace("_", " ")
+    assert (
+        f"{axis} {better} is ahead of {other} by {text.score(gain)} {metric} on average "
+        f"with {first}" in told
+    )
+    end = f" and behind by {text.score(-loss)} with {worst}"
+    more = "which of these differ was not tested"
+    if len(gaps) == 2:
+        more = "that the two differ was tested, and neither alone"
+    assert told.endswith(f"{end}; {more}.")
+
+
+def test_a_field_that_means_nothing_makes_no_difference(how):
+    """The gradient of dot never looks at a matrix, so that any chunk is exact there, and the
+    simplest of these variants has 1."""
+    dot = samples.variants()[-1].bias
+
+    def study(simplest: bool) -> list[Entry]:
+        records = []
+        for record in planted(how, l2=-0.2):
+            variant = Variant.from_dict(record.variant)
+            if variant.bias.kind == "huber":
+                variant = variant.replace(bias=dot)
+            variant = variant.canonical if simplest else variant
+            changes = {"variant": variant.to_dict(), "digest": variant.digest}
+            records.append(record.model_copy(update=changes))
+        return best_per_variant(records, how)
+
+    entries = study(simplest=True)
+    chunks = {(e.variant.memory.kind, e.variant.bias.kind): e.variant.chunk for e in entries}
+    assert chunks["matrix", "dot"] == 1
+    assert chunks["mlp", "dot"] == 16
+    assert shared_choices(entries) == {"chunk": 16}
+    found = differences(entries, how)
+    assert found is not None
+    assert "chunk" not in found.found
+    plain = differences(study(simplest=False), how)
+    assert plain is not None
+    assert found == replace(plain, alone=found.alone)
+    # Where it does differ, the variants that it means nothing to are no third value of it.
+    wider = [
+        replace(e, variant=e.variant.replace(chunk=32))
+        if e.variant.chunk == 16 and e.variant.algorithm.kind == "gd"
+        else e
+        for e in entries
+    ]
+    told = differences(wider, how)
+    assert told is not None
+    assert told.found["chunk"].variants == sum(e.variant.chunk > 1 for e in wider)
+    assert "chunk" not in shared_choices(wider)
+
+
+def with_settings(how, settings, worth: Callable[[dict[str, Any]], float]) -> list[TrialRecord]:
+    """Noise and what the settings of gd are worth, which are of one trial after another."""
+    records, given = [], iter(settings)
+    sign = 1 if how.task.direction == "maximize" else -1
+    for record in planted(how):
+        variant = Variant.from_dict(record.variant)
+        changes = {"score": record.score}
+        if variant.algorithm.kind == "gd" and variant.memory.kind != "attention":
+            own = next(given)
+            variant = variant.replace(algorithm=variant.algorithm.model_copy(update=own))
+            changes["score"] += sign * worth(own)
+        changes |= {"variant": variant.to_dict(), "digest": variant.digest}
+        records.append(record.model_copy(update=changes))
+    return records
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_a_setting_that_means_nothing_makes_no_difference(how, window):
+    """How tokens weigh in a window of one."""
+    weighs = random.Random(0).sample(["data", "learned"] * 6, 12)
+    settings = [{"window": window, "importance": one} for one in weighs]
+    records = with_settings(how, settings, lambda own: 0.3 * (own["importance"] == "learned"))
+    entries = best_per_variant(records, how)
+    values = settings_of([entry.variant for entry in entries])["algorithm.gd.importance"]
+    assert {*values} == ({None} if window == 1 else {None, *weighs})
+    found = differences(entries, how)
+    assert found is not None
+    effect = found.found.get("algorithm.gd.importance")
+    assert (effect is not None) == (window > 1)
+    if effect is not None:
+        assert effect.p is not None
+        assert effect.p < 0.03
+
+
+def test_a_setting_that_is_off_has_a_value():
+    base = samples.variants()[0]
+    clipped = base.replace(algorithm=base.algorithm.model_copy(update={"clip": 1.0}))
+    other = next(v for v in samples.variants() if v.algorithm.kind != base.algorithm.kind)
+    values = settings_of([base, clipped, other])
+    assert values[f"algorithm.{base.algorithm.kind}.clip"] == ["none", 1.0, None]
+
+
+def test_what_cannot_be_told_from_others_is_said(how, tmp_path):
+    """A setting that is on with one kind of two axes and not the other, and two that are one."""
+    plain = [v for v in samples.variants()[:-1] if v.algorithm.kind == "gd"]
+    on = [(v.bias.kind == "l2") != (v.retention.kind == "none") for v in plain]
+    settings = [{"normalize": one} for one in on]
+    records = with_settings(how, settings, lambda own: 0.5 * own["normalize"])
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    said = "Of some it cannot be told what they do, as they go with others: "
+    setting = "algorithm.gd.normalize (with bias x retention)"
+    assert setting in next(s for s in reasons.differences(found) if s.startswith(said))
+    assert setting in " ".join(printed(records, how, 500).split())
+    folder = samples.folder(tmp_path / "study", how, records)
+    write_report(folder)
+    (row,) = (r for r in figure_rows(folder, "effects") if r["effect"].endswith("normalize"))
+    assert (row["p"], row["goes_with"], row["shown"]) == ("", "bias x retention", "False")
+    drawn = random.Random(3).sample([False, True] * 6, 12)
+    twice = [{"normalize": one, "clip": 1.0 if one else None} for one in drawn]
+    records = with_settings(how, twice, lambda own: 0.5 * own["normalize"])
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert {effect.name for effect in found.together} == {
+        "algorithm.gd.normalize",
+        "algorithm.gd.clip",
+    }
+
+
+def test_the_best_of_several_rates_is_no_choice(how):
+    """It comes of the scores: where a better score goes with a higher rate, no rate need do it."""
+    rng = random.Random(0)
+
+    def study(rates: Callable[[float], list[float]]) -> Differences:
+        records = []
+        for record in planted(how):
+            worth = rng.gauss(0, 1)
+            for i, lr in enumerate(rates(worth)):
+                changes = {"number": len(records), "lr": lr, "score": 0.5 + 0.1 * worth + 1e-3 * i}
+                records.append(record.model_copy(update=changes))
+        found = differences(best_per_variant(records, how), how)
+        assert found is not None
+        return found
+
+    up = how.task.direction == "maximize"
+    several = study(lambda worth: [1e-3, 3e-3] if (worth > 0) is up else [3e-3, 1e-3])
+    assert "learning rate" not in several.found
+    one = study(lambda worth: [1e-3 if worth > 0 else 3e-3])
+    assert "learning rate" in {effect.name for effect in one.shown}
+
+
+@pytest.mark.parametrize("what", ["lr", "seed"])
+def test_an_axis_is_not_told_where_the_rates_or_the_seed_go_with_it(how, what):
+    """Also where a variant had several rates, so that the best of them says nothing."""
+    records = []
+    for record in planted(how, mlp=0.1):
+        deep = record.variant["memory"]["kind"] == "mlp"
+        for i in range(2):
+            changes = {"lr": (1 + i) * (1e-3 if deep and what == "lr" else 1e-2)}
+            changes |= {"seed": int(deep and what == "seed"), "number": len(records)}
+            records.append(record.model_copy(update=changes))
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert found.found["memory"].p is None
+    assert found.found["bias"].p is not None
+    assert not reasons.directions(found, how)
+    told = " ".join(reasons.differences(found))
+    assert ("of 2 seeds" in told) == (what == "seed" and bool(found.shown))
+
+
+def test_what_is_level_is_not_called_behind():
+    how = samples.recipe()
+    found = differences(best_per_variant(planted(how), how), how)
+    assert found is not None
+    effect = replace(found.found["memory x algorithm"], q=0.001)
+    one, other = effect.name.split(" x ")
+    for gains, words in (
+        (
+            {"a": 0.2, "b": 1e-9},
+            "is ahead of w by 0.2000 accuracy on average with a and level with b",
+        ),
+        ({"a": 0.0, "b": -0.1}, "is level with w with a and behind by 0.1000 with b"),
+    ):
+        company = Company(other, "v", "w", gains)
+        told = replace(
+            found, found={effect.name: effect}, companies={effect.name: company}, axes=[one, other]
+        )
+        (said,) = reasons.directions(told, how)
+        assert f"{other} v {words}; that the two differ was tested, and neither alone." in said
+    # And of an axis it is said where its pair with another is shown as well.
+    axis = replace(found.found["memory"], q=0.001)
+    both = replace(found, found={"memory": axis, effect.name: effect})
+    about = next(s for s in reasons.directions(both, how) if s.startswith("memory made"))
+    assert about.endswith("axes equal; not alike in all company, as memory x algorithm tells.")
+    kinds = {"mlp": 0.1, "matrix": -0.1, "vector": None}
+    three = replace(
+        found, found={"memory": axis}, against_mean=found.against_mean | {"memory": kinds}
+    )
+    (said,) = reasons.directions(three, how)
+    assert "the first and the last of those of its kinds that can be compared; which" in said
+
+
+def test_an_axis_is_not_told_where_more_trials_go_with_it(how):
+    """Of noise the best of nine is better than the best of two."""
+    rng = random.Random(0)
+    records = []
+    for record in planted(how):
+        for _ in range(9 if record.variant["memory"]["kind"] == "mlp" else 2):
+            changes = {"number": len(records), "score": 0.5 + 0.1 * rng.gauss(0, 1)}
+            records.append(record.model_copy(update=changes))
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert found.found["memory"].p is None
+    assert {*found.against_mean["memory"].values()} == {None}
+
+
+def test_an_axis_is_not_told_for_a_setting_that_goes_with_it(how):
+    """Here p is 3 with each matrix and 1.5 with each mlp, and is all that makes a difference."""
+    sign = 1 if how.task.direction == "maximize" else -1
+    records = []
+    for record in planted(how):
+        variant, more = Variant.from_dict(record.variant), 0.0
+        if variant.bias.kind == "lp" and variant.memory.kind == "mlp":
+            variant = variant.replace(bias=variant.bias.model_copy(update={"p": 1.5}))
+        elif variant.bias.kind == "lp":
+            more = 0.4
+        changes = {"variant": variant.to_dict(), "digest": variant.digest}
+        changes["score"] = record.score + sign * more
+        records.append(record.model_copy(update=changes))
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert found.found["memory"].p is not None
+    assert not {"memory", "memory x bias"} & {effect.name for effect in found.shown}
+    assert max(abs(x or 0.0) for x in found.against_mean["memory"].values()) < 0.05
+
+
+@pytest.mark.parametrize("side", ["none", "initial_memory"])
+def test_further_axes_are_equal_where_a_pair_is_told_of(side):
+    """Sums of known parts and no noise: least squares find them from some of the combinations."""
+    how, rng = samples.recipe(), random.Random(3)
+    worth = {("mlp", "gd"): 0.3, ("mlp", "momentum"): 0.0, ("matrix", "momentum"): 0.1}
+    further = {"lp": 0.2, "huber": -0.1, "l2": 0.0, "none": 0.25, "l2 gate": 0.0}
+    records = []
+    for variant in rng.sample(samples.variants()[:-1], 18):
+        score = 0.4 + worth.get((variant.memory.kind, variant.algorithm.kind), 0.0)
+        score += further[variant.bias.kind] + 0.25 * (variant.retention.kind == "none")
+        if side != "none" and rng.random() < 0.5:
+            variant, score = variant.replace(initial_memory="zero"), score - 0.15
+        records.append(samples.record(len(records), variant, score, how=how))
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    company = found.companies["memory x algorithm"]
+    sign = 1 if company.better == "gd" else -1
+    expected = {"mlp": sign * 0.3, "matrix": -sign * 0.1}
+    assert company.gains == {kind: pytest.approx(gain) for kind, gain in expected.items()}
+    # Where a kind was never tried beside another, nothing is told of the pair.
+    fewer = [
+        r
+        for r in records
+        if (r.variant["memory"]["kind"], r.variant["algorithm"]["kind"]) != ("mlp", "gd")
+    ]
+    told = differences(best_per_variant(fewer, how), how)
+    assert told is not None
+    assert "memory x algorithm" not in told.companies
+    assert "memory x bias" in told.companies
+
+
+def test_who_is_left_out_is_told():
+    """Also those who are left alone when others are."""
+    how = samples.recipe()
+    records = planted(how, mlp=0.1)
+    lone = [r for r in records if r.variant["memory"]["kind"] == "attention"]
+    assert len(lone) == 1
+    kept = [r for r in records if r.variant["bias"]["kind"] != "huber" and r not in lone]
+    other = next(r for r in records if r.variant["bias"]["kind"] == "huber")
+    paired = Variant.from_dict(lone[0].variant).replace(
+        memory=Variant.from_dict(kept[0].variant).memory,
+        bias=Variant.from_dict(other.variant).bias,
+        retention=next(
+            kind() for name, kind in kinds("retention").items() if name == "elastic_net"
+        ),
+    )
+    changes = {"variant": paired.to_dict(), "digest": paired.digest, "number": 99}
+    records = [*kept, *lone, other, lone[0].model_copy(update=changes)]
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert found.variants == len(kept)
+    told = reasons.differences(found)[-1]
+    assert told.startswith("Left out, with a kind that no other variant has: ")
+    for variant in (Variant.from_dict(other.variant), paired, Variant.from_dict(lone[0].variant)):
+        assert str(variant) in told
+    assert "of seed 0 alone: another seed may show" in " ".join(reasons.differences(found))
+
+
+def test_where_nothing_can_be_judged_that_is_said():
+    how = samples.recipe()
+    records = [r.model_copy(update={"score": 0.5}) for r in planted(how)]
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert reasons.differences(found) == [
+        "Of no axis, pair of axes or setting do the trials tell whether it made a difference."
+    ]
+
+
+def test_of_three_kinds_it_is_not_said_which_differ():
+    how = samples.recipe()
+    found = differences(best_per_variant(planted(how, huber=0.2), how), how)
+    assert found is not None
+    (told,) = reasons.directions(found, how)
+    kinds = [*found.against_mean["bias"]]
+    assert kinds[0] == "huber"
+    assert told.startswith(f"bias made a difference: huber is ahead of {kinds[-1]} by ")
+    assert told.endswith(
+        "axes equal, the first and the last of its kinds; which of them differ was not tested."
+    )
+    assert not reasons.directions(replace(found, least=0.0), how)
+
+
+def test_more_is_asked_of_an_effect_where_the_sampler_learned():
+    """What is said, and in the mean over studies how much of it may be false: statistics.md."""
+    found = {}
+    for sampler in ("random", "grid", "gp", "tpe"):
+        how = samples.recipe(sampler=sampler)
+        found[sampler] = differences(best_per_variant(planted(how, mlp=0.1), how), how)
+    assert {name: made.least for name, made in found.items()} == {
+        **dict.fromkeys(("random", "grid"), 0.05),
+        **dict.fromkeys(("gp", "tpe"), 0.01),
+    }
+    # A study that goes on at random has what was learned before.
+    how, learned = (samples.recipe(sampler=name) for name in ("random", "gp"))
+    mixed = differences(best_per_variant(planted(learned, mlp=0.1), how), how)
+    assert mixed is not None
+    assert mixed.least == 0.01
+    between = replace(found["gp"].found["bias"], q=0.03)
+    assert found["random"].shows(between)
+    assert not found["gp"].shows(between)
+
+
+def test_noise_makes_no_difference(how, tmp_path):
+    records = planted(how)
+    assert "none is shown to make a difference" in " ".join(printed(records, how, 100).split())
+    folder = samples.folder(tmp_path / "study", how, planted(how, mlp=0.1))
+    write_report(folder)
+    assert {row["axis"] for row in figure_rows(folder, "kinds")} == {"memory"}
+    (folder.figures / "mine.svg").write_text("of the user")
+    for record in records:
+        record.write(folder.record_file(record.number))
+    folder = StudyFolder(folder.path)
+    page = write_report(folder).read_text()
+    assert f"validation {how.task.metric.replace('_', ' ')}, {METRICS[how.task.metric]}: " in page
+    assert "with all other axes equal" not in page
+    assert page.index("none is shown to make") < page.index("What this ranking does not show")
+    assert (folder.figures / "mine.svg").exists()
+    assert {row["shown"] for row in figure_rows(folder, "effects")} == {"False"}
+    assert not (folder.figures / "kinds.csv").exists()
+
+
+def test_a_kind_of_one_variant_is_not_judged(how):
+    records = planted(how, mlp=0.1)
+    before = differences(best_per_variant(records, how), how)
+    assert before is not None
+    alone = samples.variants()[0].replace(memory=kinds("memory")["slots"](slots=8))
+    odd = samples.record(len(records), alone, 0.0, how=how)
+    found = differences(best_per_variant([*records, odd], how), how)
+    assert found is not None
+    assert found == replace(before, alone=found.alone)
+
+
+def test_settings_are_judged_among_the_variants_that_have_them():
+    how = samples.recipe()
+    base = samples.variants()[0]
+    records = []
+    for i in range(24):
+        variant = base.replace(memory=kinds("memory")["slots"](slots=8 + i)) if i % 2 else base
+        variant = variant.replace(chunk=1 + 7 * i % 24)
+        records.append(samples.record(i, variant, 0.5 + 0.01 * i * (i % 2), how=how))
+    found = differences(best_per_variant(records, how), how)
+    judged = {effect.name: effect for effect in found.settings}
+    assert judged["memory.slots.slots"].variants == 12
+    assert judged["memory.slots.slots"].share == pytest.approx(1.0)
+    assert judged["chunk"].variants == 24
+    assert "learning rate" not in judged  # one for all
+
+
+def test_of_few_variants_nothing_is_said(how):
+    records = planted(how, mlp=0.1)[:8]
+    assert differences(best_per_variant(records, how), how) is None
+    told = printed(records, how, 100)
+    assert "difference over" not in told
+    assert "Effects of axes are not judged: that takes 12 variants" in told
