@@ -34,6 +34,8 @@ class Compared:
     recipe: Recipe
     entries: tuple[Entry, ...]
     """Its distinct variants that completed, best first."""
+    left: int
+    """Trials of its search that did not run yet."""
 
     @cached_property
     def standing(self) -> finals.Standing | None:
@@ -113,11 +115,13 @@ def asked(recipe: Recipe, key: str) -> Any:
 
 
 def _read(path: str | Path) -> Compared:
+    from miras_search.study import left
+
     folder = StudyFolder.existing(path)
     records, recipe = tuple(folder.records()), folder.recipe
     entries = best_per_variant(records, recipe)
     done = tuple(entry for entry in entries if entry.best.score is not None)
-    return Compared(str(path), records, recipe, done)
+    return Compared(str(path), records, recipe, done, left(folder.space, recipe, records))
 
 
 def _differing(recipes: Sequence[Recipe]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from miras_search.warm_start import Source
 from miras_search.yaml_file import dump, flow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from miras_search.recipe import Recipe
     from miras_search.record import Phase, Point, TrialRecord
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 PHASES: tuple[Phase, ...] = ("search", "finals")
 """In their order."""
+COUNTED = 20_000
+"""Combinations of a space that are told apart for a report."""
 
 
 class Study:
@@ -374,7 +376,10 @@ def reading(file: Path) -> Iterator[None]:
     try:
         yield
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: expected an Optuna journal: {error!r}") from None
+        told = f"expected an Optuna journal, one entry a line, as the sweep wrote it: {error!r}"
+        raise UserError(
+            f"{file}: {told}; bring it back, or begin in another folder in out="
+        ) from None
 
 
 def opened(storage: JournalStorage, name: str, phase: Phase, recipe: Recipe) -> optuna.Study:
@@ -417,6 +422,15 @@ def total_trials(space: Space, recipe: Recipe, repeats: int = 0) -> int:
     if recipe.trials is None:
         raise UserError(f"trials is required where there is no last point: {why}")
     return recipe.trials
+
+
+def left(space: Space, recipe: Recipe, records: Sequence[TrialRecord]) -> int:
+    """How many trials of the search did not run yet; 0 where all of a large space
+    are asked for."""
+    asked, counted = recipe.trials, space.infinite is None and space.combinations <= COUNTED
+    if counted and not reach.uncountable(space, recipe) and recipe.lr.count() is not None:
+        asked = total_trials(space, recipe, repeats(records))
+    return max(0, (asked or 0) - sum(record.phase == "search" for record in records))
 
 
 def repeats(records: Iterable[TrialRecord]) -> int:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,16 @@ def test_finals_that_are_not_over_are_told(tmp_path):
     found = compare([a, b])
     assert found.together == ()
     assert f"no finals that are over in {b}" in printed(found, width=400)
+
+
+def test_a_search_that_is_not_over_is_told(tmp_path):
+    whole = made(tmp_path / "whole", [0.9, 0.8, 0.7], trials=3)
+    part = made(tmp_path / "part", [0.9, 0.8, 0.7], trials=5)
+    found = compare([whole, part])
+    assert [study.left for study in found.studies] == [0, 2]
+    assert [study["to_come"] for study in comparison.plain(found)["studies"]] == [0, 2]
+    assert printed(found).count("to come") == 1
+    assert re.search(r"part .* \d+, 2 to come", printed(found))
 
 
 @pytest.mark.parametrize("task", ["mqar", "bytes"])

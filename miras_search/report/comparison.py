@@ -47,6 +47,7 @@ def plain(found: Comparison) -> dict[str, Any]:
                 **{key: asked(study.recipe, key) for key in found.differing},
                 "metric": study.recipe.task.metric,
                 "trials": len(study.records),
+                "to_come": study.left,
                 "variants": len(study.entries),
                 "best": _best(study),
                 "first_of_finals": _first(study),
@@ -126,7 +127,9 @@ def _studies(found: Comparison) -> Table:
             study.name,
             *(_value(asked(study.recipe, key)) for key in found.differing),
             study.recipe.task.metric,
-            str(len(study.records)),
+            f"{len(study.records)}, {study.left} to come"
+            if study.left
+            else str(len(study.records)),
             text.score(best["score"] if best else None),
             mean or text.NONE,
         ]

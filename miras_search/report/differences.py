@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RATE = "learning rate"
 ALARMS, LEARNED = 0.05, 0.01
 """Largest q-value of an effect that is shown, and where a sampler learned from scores: it tries
-more of what did well by chance, so that shuffled scores look less extreme than they are."""
+more of what did well by chance, so that chance looks less extreme than it is."""
 LEAST = 12
 """Variants below which nothing is looked for."""
 

@@ -34,11 +34,10 @@ from miras_search.report.leaderboard import (
     sizes_differ,
     variant_of,
 )
-from miras_search.study import repeats, total_trials
+from miras_search.study import COUNTED, left
 from miras_search.tasks.base import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from jinja2 import Environment
@@ -46,12 +45,9 @@ if TYPE_CHECKING:
     from miras_search.component import Component
     from miras_search.folder import StudyFolder
     from miras_search.recipe import Recipe
-    from miras_search.record import TrialRecord
     from miras_search.space import Space
     from miras_search.variant import Variant
 
-COUNTED = 20_000
-"""Combinations that a report takes the time to tell apart."""
 LEADING = 10
 """Variants whose equations are shown."""
 REASONS = 20
@@ -93,7 +89,7 @@ def write_report(folder: StudyFolder) -> Path:
             meaning=METRICS[recipe.task.metric],
             better=text.better(recipe),
             records=records,
-            completed=sentences.completed(records, _trials(folder.space, recipe, records)),
+            completed=sentences.completed(records, left(folder.space, recipe, records)),
             entries=entries,
             shared=shared_choices(entries),
             sized=sizes_differ(entries),
@@ -214,14 +210,6 @@ def _levels(recipe: Recipe) -> list[dict[str, Any]]:
         for split in recipe.task.splits
         if split != "train" and (continual.cell(split) or (0, 1))[1] == 1
     ]
-
-
-def _trials(space: Space, recipe: Recipe, records: Sequence[TrialRecord]) -> int | None:
-    """How many the search was asked for; of every point of a large space None."""
-    counted = space.infinite is None and space.combinations <= COUNTED
-    if not counted or reach.uncountable(space, recipe) or recipe.lr.count() is None:
-        return recipe.trials
-    return total_trials(space, recipe, repeats(records))
 
 
 def _asked(space: Space, recipe: Recipe, matched: str | None) -> dict[str, str]:

@@ -25,13 +25,12 @@ ONE_RUN = "A score is of one run: who is just behind may belong on it, and the o
 """What is to be known of a front."""
 
 
-def completed(records: Sequence[TrialRecord], asked: int | None = None) -> str:
+def completed(records: Sequence[TrialRecord], left: int = 0) -> str:
     """How many of the finished trials have a score, and how many of the search's are to come."""
     if not records:
         return "No trial has finished."
     complete = sum(record.score is not None for record in records)
     told = f"{complete} of {text.many(len(records), 'trial')} completed."
-    left = (asked or 0) - sum(record.phase == "search" for record in records)
     return f"{told} {left} more of the search did not run yet." if left > 0 else told
 
 
