@@ -5,8 +5,10 @@ The new seeds have no part in who becomes a finalist, so that their scores do no
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from miras_search import pareto
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 Run = tuple[str, float, int]
 """What is run in the finals: digest of the variant, learning rate, seed."""
-SIZE = ("finalists", "seeds", "trials")
+SIZE = ("finalists", "ablations", "seeds", "trials")
 """Keys of a recipe that say who has a part in the finals, and how often."""
 
 
@@ -112,18 +114,43 @@ def wanted(records: Iterable[TrialRecord], recipe: Recipe) -> dict[Run, TrialRec
     """Every run of the finals, seed by seed, with the trial of the search that it repeats.
 
     Those are the leading distinct variants as the search has found them so far, each at its best
-    learning rate: by score or, with several objectives, first those on the front.
+    learning rate: by score or, with several objectives, first those on the front. With ablations
+    they are also, for each choice of the first of them, the best variant that differs from it in
+    that choice alone.
     """
     leading: dict[str, TrialRecord] = {}
     for record in ranked(records, recipe):
         if record.score is not None:
             leading.setdefault(record.digest, record)
     done = [*leading.values()]
+    chosen = done[: recipe.finalists]
     if len(recipe.objectives) > 1:
         losses = pareto.losses(done, recipe, recipe.objectives)
-        done = [done[i] for i in pareto.leading(losses, recipe.finalists)]
-    chosen = done[: recipe.finalists]
+        chosen = [done[i] for i in pareto.leading(losses, recipe.finalists)]
+    if recipe.ablations and chosen:
+        known = {record.digest for record in chosen}
+        chosen += [r for r in _ablations(chosen[0], done) if r.digest not in known]
     return {(r.digest, r.lr, seed): r for seed in seeds(recipe) for r in chosen}
+
+
+def _ablations(first: TrialRecord, others: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """For each choice the best of the others, best first, that differs from one in it alone: one of
+    another kind, where there is one."""
+    found: dict[str, dict[bool, TrialRecord]] = {}
+    for other in others:
+        if choice := _difference(json.dumps(first.variant), json.dumps(other.variant)):
+            mine, theirs = first.variant[choice], other.variant[choice]
+            alike = isinstance(mine, dict) and mine["kind"] == theirs["kind"]
+            found.setdefault(choice, {}).setdefault(alike, other)
+    return [best.get(False) or best[True] for best in found.values()]
+
+
+@lru_cache(maxsize=10_000)
+def _difference(one: str, other: str) -> str | None:
+    """The single choice in which two variants differ, written as JSON."""
+    return Variant.from_dict(json.loads(one)).single_difference(
+        Variant.from_dict(json.loads(other))
+    )
 
 
 def played(records: Iterable[TrialRecord]) -> dict[Run, TrialRecord]:
@@ -157,9 +184,10 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
             return None
         done = played(records)
         # More trials may have brought other finalists, and smaller finals leave some out.
-        sizes = {tuple(run.recipe[key] for key in SIZE) for run in done.values()}
-        if (recipe.finalists, recipe.seeds) not in {size[:2] for size in sizes}:
-            sizes.add((recipe.finalists, recipe.seeds, recipe.trials))
+        sizes = {tuple(run.recipe.get(key, False) for key in SIZE) for run in done.values()}
+        asked = tuple(getattr(recipe, key) for key in SIZE)
+        if asked[:-1] not in {size[:-1] for size in sizes}:
+            sizes.add(asked)
         for run in wanted(records, recipe):
             rows.setdefault(run[:2], {}).setdefault(run[2], done[run])
         shared.append(seeds(recipe))

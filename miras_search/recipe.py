@@ -100,6 +100,9 @@ class Recipe(BaseModel, frozen=True):
     """How many trials; null is every point of a finite grid."""
     finalists: Annotated[int, Field(ge=0, le=MOST_FINALISTS)] = 0
     """Leading variants that run again on new seeds after the search; 0 is none."""
+    ablations: bool = False
+    """Whether the finals also run, for each choice of the first of the search, the best variant
+    that differs from it in that choice alone."""
     seeds: Annotated[int, Field(ge=3, le=1000)] = 3
     """New seeds of the finals, the same for every finalist."""
     objectives: Annotated[tuple[Named, ...], BeforeValidator(_listed)] = (pareto.SCORE,)
@@ -274,8 +277,8 @@ class Recipe(BaseModel, frozen=True):
 
     def deciding(self) -> dict[str, Any]:
         """Plain values of the fields that decide the result of a trial."""
-        running = {"name", "trials", "finalists", "seeds", "sampler", "warm_start", "pruner"}
-        running |= {"objectives", "executor", "address", "workers"}
+        running = {"name", "trials", "finalists", "ablations", "seeds", "sampler", "warm_start"}
+        running |= {"objectives", "pruner", "executor", "address", "workers"}
         running |= {"out", *RUNNING}
         # Without these a study has the digest that it had before there were such.
         running |= {"match"} if self.match is None else set()

@@ -218,6 +218,16 @@ class Space:
         nodes = (dict(part.nodes).get(field, default) for part in self.parts)
         return list(dict.fromkeys(value for node in nodes for value in node.values()))
 
+    @property
+    def varying(self) -> list[str]:
+        """The fields of a variant that are not the same everywhere."""
+        found = []
+        for name, field in Variant.model_fields.items():
+            nodes = [dict(part.nodes).get(name, Fixed(field.default)) for part in self.parts]
+            if len({str(node.plain()) for node in nodes}) > 1 or nodes[0].count() != 1:
+                found.append(name)
+        return found
+
     def require_feasible(self) -> None:
         """Find one feasible point.
 

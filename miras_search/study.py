@@ -126,8 +126,9 @@ class Study:
     @property
     def total(self) -> int:
         """Trials of the search, and of the finals as far as they are known."""
-        planned = total_finals(self.space, self.recipe)
         known = self._finals | finals.wanted(self.records, self.recipe).keys()
+        searching = any(spec.phase == "search" for spec, _ in self._live.values())
+        planned = self._planned if searching or self._searched < self._budget else 0
         return self._budget + max(planned, len(known))
 
     @property
@@ -319,6 +320,7 @@ class Study:
         for phase in PHASES if begun else PHASES[:1]:
             self._take_up(self._opened(phase))
         self._budget = total_trials(self.space, self.recipe, repeats(self.records))
+        self._planned = total_finals(self.space, self.recipe)
         self.publish()
 
     def _forget(self, spec: TrialSpec) -> None:
@@ -440,8 +442,9 @@ def repeats(records: Iterable[TrialRecord]) -> int:
 
 
 def total_finals(space: Space, recipe: Recipe) -> int:
-    """How many trials the finals are, if as many variants complete as can."""
-    variants = min(recipe.finalists, total_trials(space, recipe))
+    """How many trials the finals are at most."""
+    ablations = len(space.varying) if recipe.ablations and recipe.finalists else 0
+    variants = min(recipe.finalists + ablations, total_trials(space, recipe))
     if reach.uncountable(space, recipe) is None:
         variants = min(variants, reach.count(space, recipe))
     return variants * recipe.seeds

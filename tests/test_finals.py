@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
 import pytest
+import study_samples as samples
 from study_files import run, write
 
 from miras_search import finals
 from miras_search.folder import StudyFolder
 from miras_search.recipe import load_pair
 from miras_search.record import TrialRecord
+from miras_search.registry import kinds
 from miras_search.study import Study
 from miras_search.trial import run as run_trial
+from miras_search.variant import Variant
 
 
 def sweep(files: tuple[str, str], out: Path, *overrides: str) -> list[TrialRecord]:
@@ -84,6 +88,48 @@ def test_leaders_run_again_on_the_same_new_seeds(
     assert winner.score == max(scores[winner.digest])
     shown = run("show", str(out / "best.yaml"))
     assert winner.digest in shown.stdout
+
+
+@pytest.mark.parametrize("objectives", [("score",), ("score", "state_bytes")])
+def test_ablations_are_the_best_that_differ_from_the_first_in_one_choice(objectives) -> None:
+    """By a loop over all of them: of another kind, where there is one."""
+    how = samples.recipe(finalists=1, ablations=True, seeds=3, objectives=objectives)
+    first, *others = samples.variants()
+    others.append(first.replace(memory=kinds("memory")["matrix"](), chunk=8))
+    deeper = next(v for v in others if v.memory.kind == "mlp" and v.single_difference(first))
+    wide = deeper.replace(memory=deeper.memory.model_copy(update={"expansion": 4}))
+    order = [first, *random.Random(0).sample([*others, wide], len(others) + 1)]
+    found = [samples.record(i, v, 0.9 - 0.01 * i, how=how) for i, v in enumerate(order)]
+    expected = {}
+    for record in found:
+        variant = Variant.from_dict(record.variant)
+        choice = first.single_difference(variant)
+        if choice and choice not in expected:
+            expected[choice] = variant.digest
+    assert {*expected} == {"memory", "bias", "retention", "algorithm", "chunk"}
+    ran = [digest for digest, *_ in finals.wanted(found, how)]
+    assert {*ran} == {first.digest, *expected.values()}
+    assert len(ran) == 3 * 6
+    # A finalist already, and none of a first that keeps pairs.
+    more = {digest for digest, *_ in finals.wanted(found, how.model_copy(update={"finalists": 4}))}
+    if len(objectives) == 1:
+        assert more == {*ran} | {record.digest for record in found[:4]}
+    assert {*ran} < more
+    pairs = found[order.index(samples.variants()[-1])].model_copy(update={"score": 1.0})
+    assert {digest for digest, *_ in finals.wanted([*found, pairs], how)} == {pairs.digest}
+
+
+def test_an_ablation_is_of_another_kind_where_there_is_one() -> None:
+    how = samples.recipe(finalists=1, ablations=True, seeds=3)
+    first = samples.variants()[0].replace(memory=kinds("memory")["mlp"](expansion=2))
+    wide, matrix = (
+        first.replace(memory=memory)
+        for memory in (kinds("memory")["mlp"](expansion=4), kinds("memory")["matrix"]())
+    )
+    for variants in ((first, wide, matrix), (first, wide)):
+        found = [samples.record(i, v, 0.9 - 0.1 * i, how=how) for i, v in enumerate(variants)]
+        ran = {digest for digest, *_ in finals.wanted(found, how)}
+        assert ran == {first.digest, variants[-1].digest}
 
 
 @pytest.mark.slow  # three sweeps

@@ -64,15 +64,16 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
     assert len(said) == 3
     entries = best_per_variant(records, how)
     said.append(reasons.untold(entries, outcome, how))
-    assert said[-1].startswith("What retention does for the first is not shown: finals of 5 would ")
-    assert said[-1].endswith("alone (miras-search resume STUDY finalists=5).")
+    assert said[-1] == (
+        "What bias and retention do for the first is not shown: miras-search resume STUDY "
+        "ablations=true runs variants that differ from the first of the search in one choice."
+    )
     assert reasons.untold(entries[:4], outcome, how) is None
     assert reasons.untold(entries, None, how) is None
-    # By score alone, of finals that were not run yet, and of no more than there can be.
-    front = how.model_copy(update={"objectives": ("score", "state_bytes")})
-    assert reasons.untold(entries, outcome, front) is None
-    assert reasons.untold(entries, outcome, how.model_copy(update={"finalists": 6})) is None
-    assert reasons.untold([*[entries[3]] * 98, *entries], outcome, how) is None
+    asked = how.model_copy(update={"ablations": True})
+    other = reasons.untold(entries, outcome, asked)
+    assert other is not None
+    assert other.endswith("of the search, and another one leads the finals.")
     assert said[0].startswith(
         "With memory=matrix, bias=l2, retention=none: "
         "algorithm=momentum is better than algorithm=gd by 0.3000 \u00b1"

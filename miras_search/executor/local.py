@@ -52,6 +52,7 @@ def execute(study: Study, workers: int, view: Progress) -> None:
                     idle.append(Worker(threads))
                     crew += idle
                 idle.pop().give(spec)
+                view.total = study.total
                 view.started(spec)
             busy = {worker.connection: worker for worker in crew if worker.spec is not None}
             if not busy:

@@ -114,6 +114,7 @@ class Asker(Searcher):
             # What runs may have to end before there is more to ask.
             return None if self.running else Searcher.FINISHED
         self.running[trial_id] = Running(spec)
+        self.view.total = self.study.total
         self.view.started(spec)
         return {"spec": spec.model_dump_json()}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from miras_search.recipe import MOST_FINALISTS
 from miras_search.report import text
 from miras_search.report.sentences import at_one_look
 from miras_search.variant import Variant
@@ -166,24 +165,25 @@ def _contrast(found: Contrast) -> str:
 
 
 def untold(entries: Sequence[Entry], outcome: Standing | None, recipe: Recipe) -> str | None:
-    """Which choice of the first somewhat larger finals would tell of; None where none, or where
-    who goes to the finals is not by score alone."""
-    if outcome is None or len(recipe.objectives) > 1:
+    """Which choices of the first the finals say nothing of, though the search has variants that
+    differ in them alone; None where there are none."""
+    if outcome is None:
         return None
     first = outcome.first.variant
-    beside: dict[str, int] = {}
-    for rank, entry in enumerate(entries, start=1):
-        if entry.best.score is not None and (name := first.single_difference(entry.variant)):
-            beside.setdefault(name, rank)
-    told = {first.single_difference(finalist.variant) for finalist in outcome.finalists}
-    told |= {first.single_difference(Variant.from_dict(run.variant)) for run in outcome.fallen}
-    more = range(recipe.finalists + 1, MOST_FINALISTS + 1)
-    missing = {rank: name for name, rank in beside.items() if name not in told and rank in more}
+    scored = [entry.variant for entry in entries if entry.best.score is not None]
+    ran = [finalist.variant for finalist in outcome.finalists]
+    ran += [Variant.from_dict(run.variant) for run in outcome.fallen]
+    known = {*map(first.single_difference, ran)}
+    missing = {name for other in scored if (name := first.single_difference(other))} - known
     if not missing:
         return None
-    least = min(missing)
-    return (
-        f"What {missing[least]} does for the first is not shown: finals of {least} would have it "
-        f"beside a variant that differs in that alone (miras-search resume STUDY "
-        f"finalists={least})."
-    )
+    named = text.listed(name for name in Variant.model_fields if name in missing)
+    does = "does" if len(missing) == 1 else "do"
+    if recipe.ablations:
+        more = "ablations are of the first of the search, and another one leads the finals."
+    else:
+        more = (
+            "miras-search resume STUDY ablations=true runs variants that differ from the first of "
+            "the search in one choice."
+        )
+    return f"What {named} {does} for the first is not shown: {more}"
