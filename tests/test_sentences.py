@@ -83,8 +83,11 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
     _, shown = check(write_report(samples.folder(tmp_path / "study", how, records)).read_text())
     flat = " ".join(printed(records, how, 80).split())
     for sentence in said:
-        assert sentence in shown
+        assert shown.count(sentence) == 1
         assert sentence in flat
+    # What is shown stands at the top, as what won does.
+    places = [shown.index(sentence) for sentence in said]
+    assert places[0] < shown.index("What made a difference") < min(places[1:])
 
 
 def test_a_winner_of_finals_that_were_made_larger_is_less_sure():

@@ -67,6 +67,7 @@ def write_report(folder: StudyFolder) -> Path:
     winner = Entry(variant_of(best), (best,)) if best else None
     made = differences(entries, recipe)
     intervals = figures.intervals(outcome, entries, recipe) if outcome else None
+    why = _why(made, outcome, recipe)
     effects = interactions.draw(made, recipe) if made else []
     pictures = figures.draw(entries, recipe, outcome)
     shown = [*pictures, *effects, *([intervals] if intervals else [])]
@@ -110,7 +111,7 @@ def write_report(folder: StudyFolder) -> Path:
             caveats=sentences.caveats(entries, recipe, outcome),
             outcome=outcome,
             found=sentences.finals(outcome)[1:] if outcome else [],
-            contrasts=reasons.contrasts(outcome) if outcome else [],
+            contrasts=[s for s in reasons.contrasts(outcome) if s not in why] if outcome else [],
             untold=reasons.untold(entries, outcome, recipe),
             intervals=intervals,
             matched=sentences.matched(entries, recipe),
@@ -119,7 +120,7 @@ def write_report(folder: StudyFolder) -> Path:
             further=[name for name in recipe.task.evaluations if not continual.cell(name)],
             continual=continual.shown(entries, recipe),
             differences=made,
-            why=_why(made, recipe) if made else [],
+            why=why,
             effects=effects,
             unjudged=reasons.unjudged(entries),
             figures=pictures,
@@ -144,9 +145,13 @@ def write_report(folder: StudyFolder) -> Path:
     return folder.report_file
 
 
-def _why(made: Differences, recipe: Recipe) -> list[str]:
-    """What made a difference, or that nothing is shown to have."""
-    return reasons.directions(made, recipe) or reasons.differences(made)[:1]
+def _why(made: Differences | None, outcome: finals.Standing | None, recipe: Recipe) -> list[str]:
+    """What is shown of finalists that differ in one choice, and over all variants, or that nothing
+    is shown there."""
+    told = reasons.shown(outcome) if outcome else []
+    if made is None:
+        return told
+    return told + (reasons.directions(made, recipe) or reasons.differences(made)[:1])
 
 
 def _environment() -> Environment:

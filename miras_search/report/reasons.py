@@ -141,6 +141,11 @@ def contrasts(outcome: Standing) -> list[str]:
     ]
 
 
+def shown(outcome: Standing) -> list[str]:
+    """Of these sentences, those of choices that are shown to make a difference."""
+    return [_contrast(contrast) for contrast in outcome.contrasts if contrast.shown]
+
+
 def _contrast(found: Contrast) -> str:
     one, other = found.better.variant, found.worse.variant
     axes = one.shown_choices()
