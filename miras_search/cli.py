@@ -349,7 +349,8 @@ def _plan(options: Any) -> int:
         print(f"  rejected {sum(rest):>6}  for {len(rest)} more reasons, which --json lists")
     print(f"{trials} of {text.many(recipe.steps, 'step')}, sampler {recipe.sampler}")
     if facts["finals"]:
-        print(f"then {facts['finals']} of the finals, on {recipe.seeds} new seeds")
+        most = "at most " if recipe.ablations else ""
+        print(f"then {most}{facts['finals']} of the finals, on {recipe.seeds} new seeds")
     print(f"about {text.duration(facts['seconds'])} on this machine, from a few timed steps")
     print_costs(space, recipe, _console())
     return 0

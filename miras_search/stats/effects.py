@@ -135,6 +135,7 @@ class Design:
         return {pair: found[" ".join(pair)] for pair in pairs}
 
     def _always(self, term: Term) -> list[Term]:
+        """The other axes, and the sides."""
         return [other for other in (*self.axes, *self.sides) if other.name != term.name]
 
     def _more(self, term: Term) -> list[Term]:
@@ -178,18 +179,18 @@ def explained(
     rest = freedom - k
     if not k or rest < LEAST or np.allclose(left, 0, atol=1e-9 * np.abs(scores).max()):
         return Effect(name, n)
-    explained = ((new.T @ left) ** 2).sum()
+    observed = ((new.T @ left) ** 2).sum()
     hits, drawn = np.empty(0, dtype=int), 0
     while len(hits) < ENOUGH and drawn < DRAWS:
         size = min(BATCH, DRAWS - drawn)
         signs = rng.choice([-1.0, 1.0], size=(size, n))
         # Equal up to rounding is as extreme.
-        as_much = _explained(signs, new, base, left) >= explained - 1e-9 * (left**2).sum()
+        as_much = _explained(signs, new, base, left) >= observed - 1e-9 * (left**2).sum()
         hits = np.append(hits, drawn + 1 + np.flatnonzero(as_much))
         drawn += size
     told = len(hits) >= ENOUGH
     p = ENOUGH / hits[ENOUGH - 1] if told else (len(hits) + 1) / (drawn + 1)
-    adjusted = 1 - (1 - explained / (left**2).sum()) * freedom / rest
+    adjusted = 1 - (1 - observed / (left**2).sum()) * freedom / rest
     return Effect(name, n, (), max(0.0, float(adjusted)), float(p))
 
 
