@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from miras_search.variant import Variant
 
 RATE = "learning rate"
-ALARMS, LEARNED = 0.05, 0.01
+ALARMS, LEARNED = 0.05, 0.02
 """Largest q-value of an effect that is shown, and where a sampler learned from scores: it tries
 more of what did well by chance, so that chance looks less extreme than it is."""
 LEAST = 12
