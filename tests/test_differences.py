@@ -287,6 +287,38 @@ def test_an_axis_is_not_told_where_the_rates_or_the_seed_go_with_it(how, what):
     assert ("of 2 seeds" in told) == (what == "seed" and bool(found.shown))
 
 
+def test_a_score_is_the_mean_over_the_seeds_that_all_had(how):
+    """By a loop: what a seed gives to all makes no difference, what it gives to one counts half."""
+    records = []
+    for record in planted(how, mlp=0.05):
+        for seed in range(2):
+            for i in range(2):
+                changes = {"number": len(records), "seed": seed, "lr": 1e-3 * (1 + i)}
+                changes["score"] = record.score + 0.01 * i + 5.0 * seed
+                changes["score"] += 0.5 * (record.variant["bias"]["kind"] == "l2") * seed
+                records.append(record.model_copy(update=changes))
+    entries = best_per_variant(records, how)
+    found = differences(entries, how)
+    assert found is not None
+    assert found.averaged
+    assert found.seeds == (0, 1)
+    better = max if how.task.direction == "maximize" else min
+    means = defaultdict(list)
+    for entry in entries:
+        every = [[t.score for t in entry.trials if t.seed == seed] for seed in (0, 1)]
+        if entry.variant.memory.kind != "attention":
+            means[entry.variant.bias.kind].append(np.mean([better(scores) for scores in every]))
+    centre = np.mean([*map(np.mean, means.values())])
+    expected = {kind: pytest.approx(np.mean(own) - centre) for kind, own in means.items()}
+    assert found.against_mean["bias"] == expected
+    assert "with each of 2 seeds, on average." in " ".join(reasons.differences(found))
+    # Where one variant lacks a seed, its best alone counts, and the seed is held equal.
+    fewer = [r for r in records if not (r.seed and r.digest == entries[3].variant.digest)]
+    apart = differences(best_per_variant(fewer, how), how)
+    assert apart is not None
+    assert not apart.averaged
+
+
 def test_what_is_level_is_not_called_behind():
     how = samples.recipe()
     found = differences(best_per_variant(planted(how), how), how)
@@ -408,7 +440,7 @@ def test_who_is_left_out_is_told():
     assert told.startswith("Left out, with a kind that no other variant has: ")
     for variant in (Variant.from_dict(other.variant), paired, Variant.from_dict(lone[0].variant)):
         assert str(variant) in told
-    assert "of seed 0 alone: another seed may show" in " ".join(reasons.differences(found))
+    assert "of seed 0 alone: another may show" in " ".join(reasons.differences(found))
 
 
 def test_where_nothing_can_be_judged_that_is_said():

@@ -47,11 +47,13 @@ class Company:
 
 @dataclass(frozen=True)
 class Differences:
-    """Effects on the best score of each variant."""
+    """Effects on the score of each variant."""
 
     variants: int
     seeds: tuple[int, ...]
     """Of the runs that these scores are of."""
+    averaged: bool
+    """Whether a score is the mean over these seeds of the best with each, not one best."""
     alone: tuple[Variant, ...]
     """Left out, since they have a kind that no other variant has."""
     axes: list[str]
@@ -107,7 +109,16 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     entries = _in_company(scored)
     if len(entries) < LEAST:
         return None
-    scores = np.array([entry.best.score for entry in entries], dtype=float)
+    by_seed = [_best_by_seed(entry) for entry in entries]
+    # Where all had the same seeds, what one of them gives to a score does not stand for the others.
+    averaged = len({*map(frozenset, by_seed)}) == 1 < len(by_seed[0])
+    scores = np.array(
+        [
+            np.mean(sorted(own.values())) if averaged else entry.best.score
+            for own, entry in zip(by_seed, entries, strict=True)
+        ],
+        dtype=float,
+    )
     axes = {
         axis: [entry.variant.choices()[axis].kind for entry in entries]
         for axis in CHOICES
@@ -119,7 +130,7 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     # the best is.
     tried: Fields = {
         "trials": [float(len(entry.complete)) for entry in entries],
-        "seed": [str(entry.best.seed) for entry in entries],
+        "seed": ["all" if averaged else str(entry.best.seed) for entry in entries],
         RATE: [float(np.mean(np.log(sorted(t.lr for t in entry.trials)))) for entry in entries],
     }
     settings = _coded(settings_of(variants)) | chosen
@@ -138,10 +149,19 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
         for pair in combinations(axes, 2)
         if (found := _company(design, pair, ordered, sign))
     }
-    seeds = tuple(sorted({entry.best.seed for entry in entries}))
+    seeds = tuple(sorted(by_seed[0] if averaged else {entry.best.seed for entry in entries}))
     judged = {entry.variant.digest for entry in entries}
     alone = tuple(entry.variant for entry in scored if entry.variant.digest not in judged)
-    return Differences(len(entries), seeds, alone, list(axes), told, least, ordered, companies)
+    return Differences(
+        len(entries), seeds, averaged, alone, list(axes), told, least, ordered, companies
+    )
+
+
+def _best_by_seed(entry: Entry) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for trial in entry.complete:
+        found.setdefault(trial.seed, trial.score or 0.0)
+    return found
 
 
 def _company(

@@ -39,7 +39,7 @@ def differences(found: Differences) -> list[str]:
         ]
     if not found.shown:
         told = f"{judged}, none is shown to make a difference over {found.variants} variants."
-        return [told, *_together(found), *_left_out(found)]
+        return [told, _counted(found), *_together(found), *_left_out(found)]
     named = ", ".join(
         f"{effect.name} ({text.percent(effect.share or 0.0)})" for effect in found.shown
     )
@@ -49,15 +49,25 @@ def differences(found: Differences) -> list[str]:
         "and a pair of what all axes leave, so that shares are not to be held against each other: "
         "of these variants alone, and without an interval, as is how far kinds are ahead. Shown is "
         f"what has a q-value of at most {found.least:.0%}.",
-        "A variant counts by its best trial of the search, "
-        + (
-            f"of seed {found.seeds[0]} alone: another seed may show other differences."
-            if len(found.seeds) == 1
-            else f"of {len(found.seeds)} seeds."
-        ),
+        _counted(found),
         *_together(found),
         *_left_out(found),
     ]
+
+
+def _counted(found: Differences) -> str:
+    """Which score of a variant is meant."""
+    seeds = found.seeds
+    if found.averaged:
+        of = f"with each of {len(seeds)} seeds, on average."
+    elif len(seeds) > 1:
+        of = f"of {len(seeds)} seeds."
+    else:
+        of = (
+            f"of seed {min(seeds)} alone: another may show other differences. The same sweep with "
+            "another seed, and miras-search merge, have them judged by both."
+        )
+    return f"A variant counts by its best trial of the search, {of}"
 
 
 def _together(found: Differences) -> list[str]:
