@@ -65,6 +65,7 @@ def test_digest_covers_what_decides_a_result():
         "name": "x",
         "trials": 3,
         "finalists": 2,
+        "ablations": True,
         "seeds": 4,
         "sampler": "grid",
         "warm_start": ["runs/x", "runs/y"],
