@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from miras_search.report import text
 from miras_search.report.sentences import at_one_look
-from miras_search.variant import Variant
+from miras_search.variant import Variant, side_choices_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +144,7 @@ def contrasts(outcome: Standing) -> list[str]:
     if not outcome.contrasts:
         return []
     return [
-        *map(_contrast, outcome.contrasts),
+        *(_contrast(contrast, outcome) for contrast in outcome.contrasts),
         "These are finalists that differ in one choice, each at the best of the rates tried; the "
         f"intervals are of {LEVEL:.0%} for all pairs of finalists together, as far as they vary "
         f"alike from seed to seed{at_one_look(outcome)}.",
@@ -153,13 +153,15 @@ def contrasts(outcome: Standing) -> list[str]:
 
 def shown(outcome: Standing) -> list[str]:
     """Of these sentences, those of choices that are shown to make a difference."""
-    return [_contrast(contrast) for contrast in outcome.contrasts if contrast.shown]
+    return [_contrast(contrast, outcome) for contrast in outcome.contrasts if contrast.shown]
 
 
-def _contrast(found: Contrast) -> str:
+def _contrast(found: Contrast, outcome: Standing) -> str:
     one, other = found.better.variant, found.worse.variant
-    axes = one.shown_choices()
-    beside = ", ".join(f"{name}={axes[name]}" for name in axes if name != found.choice)
+    every = side_choices_of([finalist.variant for finalist in outcome.finalists])
+    differing = [name for name, values in every.items() if len({*values} - {None}) > 1]
+    told = one.shown_choices() | {name: getattr(one, name) for name in differing}
+    beside = ", ".join(f"{name}={told[name]}" for name in told if name != found.choice)
     name, metric = found.choice, found.better.runs[0].metric.replace("_", " ")
     if not found.gap:
         return (

@@ -38,6 +38,10 @@ TOGETHER = 0.05
 see, what goes with it less than that would not be told for it."""
 
 
+FEW = 6
+"""Numbers that are told apart as words are: what they do may have a peak or a step."""
+
+
 @dataclass(frozen=True)
 class Effect:
     """What an axis, a pair of axes or a setting explains; None where the design does not tell."""
@@ -217,8 +221,9 @@ def choices(
     the one with the most scores is told, and None of all other choices.
     """
     design = np.column_stack([one_hot(values), np.ones(len(scores)), *beside])
-    fitted = np.linalg.pinv(design) @ scores
-    rows = _basis(design.T)
+    left, sizes, right = _svd(design)
+    fitted = right.T @ ((left.T @ scores) / sizes)
+    rows = right.T
     options, counts = np.unique(values, return_counts=True)
     own = range(len(options))
     # To be told apart is transitive, so that whoever has one has the whole set.
@@ -245,12 +250,13 @@ def one_hot(values: Sequence[str]) -> Array:
 
 def coded(values: Sequence[float | str | None]) -> Array:
     """Columns of a field [n, k], each with a mean of zero over those that have it, and zero for
-    those that have none: a column for each text, or the ranks of numbers and their squares."""
+    those that have none: a column for each value or, of more than a `FEW` numbers, their ranks and
+    the squares of these."""
     from scipy.stats import rankdata
 
     has = np.array([value is not None for value in values])
     own = [value for value in values if value is not None]
-    if any(isinstance(value, str) for value in own):
+    if len({*own}) <= FEW or any(isinstance(value, str) for value in own):
         told = one_hot([str(value) for value in own])
     else:
         ranks = rankdata(own)
@@ -263,9 +269,17 @@ def coded(values: Sequence[float | str | None]) -> Array:
 
 def _basis(columns: Array) -> Array:
     """An orthonormal basis of what the columns span, as columns."""
-    left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
-    largest = max(1.0, sizes.max(initial=0.0))
-    return left[:, sizes > 1e-9 * largest]
+    return _svd(columns)[0]
+
+
+def _svd(columns: Array) -> tuple[Array, Array, Array]:
+    """The singular vectors and values of what the columns span."""
+    from scipy.linalg import svd
+
+    # That of numpy, by divide and conquer, does not always end.
+    left, sizes, right = svd(columns, full_matrices=False, lapack_driver="gesvd")
+    kept = sizes > 1e-9 * max(1.0, sizes.max(initial=0.0))
+    return left[:, kept], sizes[kept], right[kept]
 
 
 def _without(basis: Array, columns: Array) -> Array:
