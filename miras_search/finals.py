@@ -90,6 +90,9 @@ class Standing:
     """Of each other finalist a run that did not complete."""
     corrected: float
     """An estimate of the mean of the first without what it owes to being the best of several."""
+    ablations: frozenset[str] = frozenset()
+    """The digests of those that run only since they differ from the first of the others in one
+    choice."""
     looks: int = 1
     """How many sizes the finals had, by finalists, seeds and trials of the search: at each somebody
     may have looked."""
@@ -114,10 +117,12 @@ def wanted(records: Iterable[TrialRecord], recipe: Recipe) -> dict[Run, TrialRec
     """Every run of the finals, seed by seed, with the trial of the search that it repeats.
 
     Those are the leading distinct variants as the search has found them so far, each at its best
-    learning rate: by score or, with several objectives, first those on the front. With ablations
-    they are also, for each choice of the first of them, the best variant that differs from it in
-    that choice alone.
+    learning rate: by score or, with several objectives, first those on the front. With ablations,
+    once these have ended they are also, for each choice of the first of them, the best variant of
+    the search that differs from it in that choice alone. Nothing that they score had a part in
+    that, so that what holds for all finalists together holds for them.
     """
+    records = list(records)
     leading: dict[str, TrialRecord] = {}
     for record in ranked(records, recipe):
         if record.score is not None:
@@ -127,10 +132,38 @@ def wanted(records: Iterable[TrialRecord], recipe: Recipe) -> dict[Run, TrialRec
     if len(recipe.objectives) > 1:
         losses = pareto.losses(done, recipe, recipe.objectives)
         chosen = [done[i] for i in pareto.leading(losses, recipe.finalists)]
-    if recipe.ablations and chosen:
+    runs = {(r.digest, r.lr, seed): r for seed in seeds(recipe) for r in chosen}
+    if recipe.ablations and (first := _first(chosen, played(records), recipe)):
         known = {record.digest for record in chosen}
-        chosen += [r for r in _ablations(chosen[0], done) if r.digest not in known]
-    return {(r.digest, r.lr, seed): r for seed in seeds(recipe) for r in chosen}
+        more = [r for r in _ablations(first, done) if r.digest not in known]
+        runs |= {(r.digest, r.lr, seed): r for seed in seeds(recipe) for r in more}
+    return runs
+
+
+def leading(records: Iterable[TrialRecord], recipe: Recipe) -> dict[Run, TrialRecord]:
+    """The runs of those that lead the search: all but the ablations."""
+    return wanted(records, recipe.model_copy(update={"ablations": False}))
+
+
+def settled(records: Iterable[TrialRecord], recipe: Recipe) -> bool:
+    """Whether it is known who has a part in the finals, if the search has ended."""
+    records = list(records)
+    return not recipe.ablations or leading(records, recipe).keys() <= played(records).keys()
+
+
+def _first(
+    chosen: Iterable[TrialRecord], done: dict[Run, TrialRecord], recipe: Recipe
+) -> TrialRecord | None:
+    """Who of some has the best mean over all seeds; None before all have ended, or if none did."""
+    sign, best = 1 if recipe.task.direction == "maximize" else -1, None
+    for record in chosen:
+        runs = [done.get((record.digest, record.lr, seed)) for seed in seeds(recipe)]
+        if None in runs:
+            return None
+        scores = [run.score for run in runs if run is not None and run.score is not None]
+        if len(scores) == len(runs) and (best is None or sign * sum(scores) > best[0]):
+            best = (sign * sum(scores), record)
+    return best and best[1]
 
 
 def _ablations(first: TrialRecord, others: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -177,6 +210,7 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
     What two studies ran alike counts once.
     """
     rows: dict[tuple[str, float], dict[int, TrialRecord]] = {}
+    leaders: set[str] = set()
     shared: list[list[int]] = []
     sign = looks = 1
     for records, recipe in studies:
@@ -190,13 +224,18 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
             sizes.add(asked)
         for run in wanted(records, recipe):
             rows.setdefault(run[:2], {}).setdefault(run[2], done[run])
+        leaders |= {digest for digest, *_ in leading(records, recipe)}
         shared.append(seeds(recipe))
         looks = max(looks, len(sizes))
         sign = 1 if recipe.task.direction == "maximize" else -1
     each = [[row[seed] for seed in min(shared, key=len)] for row in rows.values()]
     whole = [row for row in each if all(run.score is not None for run in row)]
     fallen = [next((run for run in row if run.score is None), None) for row in each]
-    return replace(_judged(whole, (*filter(None, fallen),), sign), looks=looks) if whole else None
+    if not whole:
+        return None
+    ablations = frozenset(digest for digest, _ in rows) - leaders
+    judged = _judged(whole, (*filter(None, fallen),), sign)
+    return replace(judged, looks=looks, ablations=ablations)
 
 
 def _judged(
@@ -254,7 +293,7 @@ def judged_by(outcome: Standing, recipe: Recipe, metric: str) -> Standing | None
     sign = 1 if recipe.task.direction == "maximize" else -1
     rows = [[*finalist.runs] for finalist in outcome.finalists]
     again = _judged(rows, (), sign, lambda run: run.metrics[metric])
-    return replace(again, looks=outcome.looks)
+    return replace(again, looks=outcome.looks, ablations=outcome.ablations)
 
 
 def kept(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:

@@ -101,7 +101,7 @@ class Recipe(BaseModel, frozen=True):
     finalists: Annotated[int, Field(ge=0, le=MOST_FINALISTS)] = 0
     """Leading variants that run again on new seeds after the search; 0 is none."""
     ablations: bool = False
-    """Whether the finals also run, for each choice of the first of the search, the best variant
+    """Whether the finals also run, for each choice of their first, the best variant of the search
     that differs from it in that choice alone."""
     seeds: Annotated[int, Field(ge=3, le=1000)] = 3
     """New seeds of the finals, the same for every finalist."""

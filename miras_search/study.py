@@ -128,8 +128,10 @@ class Study:
         """Trials of the search, and of the finals as far as they are known."""
         known = self._finals | finals.wanted(self.records, self.recipe).keys()
         searching = any(spec.phase == "search" for spec, _ in self._live.values())
-        planned = self._planned if searching or self._searched < self._budget else 0
-        return self._budget + max(planned, len(known))
+        searched = self._searched >= self._budget and not searching
+        if not (searched and finals.settled(self.records, self.recipe)):
+            return self._budget + max(self._planned, len(known))
+        return self._budget + len(known)
 
     @property
     def asked(self) -> int:

@@ -109,8 +109,10 @@ class Watched:
     @property
     def total(self) -> int:
         """Trials of the search, and of the finals as far as they are known."""
-        wanted = finals.wanted(self.records.values(), self.recipe)
-        return self._budget + (len(wanted) if self._searched else self._finals)
+        records = self.records.values()
+        if not (self._searched and finals.settled(records, self.recipe)):
+            return self._budget + self._finals
+        return self._budget + len(finals.wanted(records, self.recipe))
 
     @property
     def complete(self) -> bool:

@@ -13,12 +13,12 @@ from study_files import run, write
 
 from miras_search import finals
 from miras_search.folder import StudyFolder
-from miras_search.recipe import load_pair
+from miras_search.recipe import Recipe, load_pair
 from miras_search.record import TrialRecord
 from miras_search.registry import kinds
+from miras_search.report.leaderboard import variant_of
 from miras_search.study import Study
 from miras_search.trial import run as run_trial
-from miras_search.variant import Variant
 
 
 def sweep(files: tuple[str, str], out: Path, *overrides: str) -> list[TrialRecord]:
@@ -90,33 +90,44 @@ def test_leaders_run_again_on_the_same_new_seeds(
     assert winner.digest in shown.stdout
 
 
+def played(found: list[TrialRecord], how: Recipe, means: list[float]) -> list[TrialRecord]:
+    """The records, and the finals of those that lead, who have these means."""
+    only = how.model_copy(update={"ablations": False})
+    scores = [mean + 0.01 * seed for seed in range(how.seeds) for mean in means]
+    return [*found, *samples.finals(found, only, scores)]
+
+
 @pytest.mark.parametrize("objectives", [("score",), ("score", "state_bytes")])
 def test_ablations_are_the_best_that_differ_from_the_first_in_one_choice(objectives) -> None:
-    """By a loop over all of them: of another kind, where there is one."""
-    how = samples.recipe(finalists=1, ablations=True, seeds=3, objectives=objectives)
+    """By a loop over all of them; the first is that of the finals, not of the search."""
+    how = samples.recipe(finalists=2, ablations=True, seeds=3, objectives=objectives)
     first, *others = samples.variants()
     others.append(first.replace(memory=kinds("memory")["matrix"](), chunk=8))
-    deeper = next(v for v in others if v.memory.kind == "mlp" and v.single_difference(first))
-    wide = deeper.replace(memory=deeper.memory.model_copy(update={"expansion": 4}))
-    order = [first, *random.Random(0).sample([*others, wide], len(others) + 1)]
+    attention = others.pop(others.index(samples.variants()[-1]))
+    order = [attention, first, *random.Random(0).sample(others, len(others))]
     found = [samples.record(i, v, 0.9 - 0.01 * i, how=how) for i, v in enumerate(order)]
-    expected = {}
-    for record in found:
-        variant = Variant.from_dict(record.variant)
-        choice = first.single_difference(variant)
-        if choice and choice not in expected:
-            expected[choice] = variant.digest
+    if len(objectives) > 1:  # on the front: attention has the largest state
+        found = [r.model_copy(update={"state_bytes": 100 - 50 * (r.number > 0)}) for r in found]
+    two = {attention.digest, first.digest}
+    assert {digest for digest, *_ in finals.wanted(found, how)} == two
+    assert not finals.settled(found, how)
+    expected: dict[str, str] = {}
+    for variant in order:
+        if choice := first.single_difference(variant):
+            expected.setdefault(choice, variant.digest)
     assert {*expected} == {"memory", "bias", "retention", "algorithm", "chunk"}
-    ran = [digest for digest, *_ in finals.wanted(found, how)]
-    assert {*ran} == {first.digest, *expected.values()}
-    assert len(ran) == 3 * 6
-    # A finalist already, and none of a first that keeps pairs.
-    more = {digest for digest, *_ in finals.wanted(found, how.model_copy(update={"finalists": 4}))}
-    if len(objectives) == 1:
-        assert more == {*ran} | {record.digest for record in found[:4]}
-    assert {*ran} < more
-    pairs = found[order.index(samples.variants()[-1])].model_copy(update={"score": 1.0})
-    assert {digest for digest, *_ in finals.wanted([*found, pairs], how)} == {pairs.digest}
+    ended = played(found, how, [0.5, 0.6])
+    assert finals.settled(ended, how)
+    ran = [digest for digest, *_ in finals.wanted(ended, how)]
+    assert {*ran} == two | {*expected.values()}
+    assert len(ran) == 3 * 7
+    assert not finals.over(ended, how)
+    # Nothing differs from what keeps pairs in one choice, and who fell on a seed is no first.
+    assert {d for d, *_ in finals.wanted(played(found, how, [0.6, 0.5]), how)} == two
+    fell = next(r for r in ended if r.phase == "finals" and r.digest == attention.digest)
+    better = played(found, how, [0.6, 0.5])
+    better[fell.number] = better[fell.number].model_copy(update={"score": None, "state": "failed"})
+    assert {d for d, *_ in finals.wanted(better, how)} == two | {*expected.values()}
 
 
 def test_an_ablation_is_of_another_kind_where_there_is_one() -> None:
@@ -128,8 +139,18 @@ def test_an_ablation_is_of_another_kind_where_there_is_one() -> None:
     )
     for variants in ((first, wide, matrix), (first, wide)):
         found = [samples.record(i, v, 0.9 - 0.1 * i, how=how) for i, v in enumerate(variants)]
-        ran = {digest for digest, *_ in finals.wanted(found, how)}
+        ended = played(found, how, [0.5])
+        ran = {digest for digest, *_ in finals.wanted(ended, how)}
         assert ran == {first.digest, variants[-1].digest}
+        whole = [*ended]
+        for key, trial in finals.wanted(ended, how).items():
+            if key not in finals.played(ended):
+                again = {"seed": key[2], "phase": "finals", "how": how}
+                whole.append(samples.record(len(whole), variant_of(trial), 0.4, **again))
+        outcome = finals.standing(whole, how)
+        assert outcome is not None
+        assert outcome.ablations == {variants[-1].digest}
+        assert "(ablation)" in samples.printed(whole, how, 200)
 
 
 @pytest.mark.slow  # three sweeps

@@ -66,14 +66,14 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
     said.append(reasons.untold(entries, outcome, how))
     assert said[-1] == (
         "What bias and retention do for the first is not shown: miras-search resume STUDY "
-        "ablations=true runs variants that differ from the first of the search in one choice."
+        "ablations=true runs variants that differ from the first in one choice."
     )
     assert reasons.untold(entries[:4], outcome, how) is None
     assert reasons.untold(entries, None, how) is None
     asked = how.model_copy(update={"ablations": True})
     other = reasons.untold(entries, outcome, asked)
     assert other is not None
-    assert other.endswith("of the search, and another one leads the finals.")
+    assert other.endswith("differ in one choice from another finalist.")
     assert said[0].startswith(
         "With memory=matrix, bias=l2, retention=none: "
         "algorithm=momentum is better than algorithm=gd by 0.3000 \u00b1"

@@ -337,7 +337,9 @@ def finals_table(
         rows.append(cells)
     left = room(width, ("", *numbers), rows)
     for i, (finalist, (place, *cells)) in enumerate(zip(outcome.finalists, rows, strict=True)):
-        words = [place, text.wrapped(label(finalist.variant, shared), left), *cells]
+        name = label(finalist.variant, shared)
+        name += " (ablation)" if finalist.variant.digest in outcome.ablations else ""
+        words = [place, text.wrapped(name, left), *cells]
         if found_by is not None:
             words.append("\n".join(found_by[i]))
         table.add_row(*map(Text, words), style="" if i else "bold")

@@ -196,11 +196,10 @@ def untold(entries: Sequence[Entry], outcome: Standing | None, recipe: Recipe) -
         return None
     named = text.listed(name for name in Variant.model_fields if name in missing)
     does = "does" if len(missing) == 1 else "do"
-    if recipe.ablations:
-        more = "ablations are of the first of the search, and another one leads the finals."
-    else:
+    more = "an ablation leads, and the others differ in one choice from another finalist."
+    if not recipe.ablations:
         more = (
-            "miras-search resume STUDY ablations=true runs variants that differ from the first of "
-            "the search in one choice."
+            "miras-search resume STUDY ablations=true runs variants that differ from the first in "
+            "one choice."
         )
     return f"What {named} {does} for the first is not shown: {more}"

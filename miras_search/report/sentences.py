@@ -164,9 +164,10 @@ def finals(outcome: Standing) -> list[str]:
             "run of the first is better than one of the other."
         )
     for record in outcome.fallen:
+        where = f"{record.state} on seed {record.seed} (trial {record.number})"
         told.append(
-            f"A finalist has no place: {record.state} on seed {record.seed} (trial {record.number})"
-            f": {text.reason(record)}."
+            f"{Variant.from_dict(record.variant)} has no place in the finals: {where}: "
+            f"{text.reason(record)}."
         )
     return told
 
