@@ -38,8 +38,12 @@ def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
     flat = " ".join(printed(records, how, 100).split())
     assert re.search(r"made a difference over 24 variants: memory \(\d\d%\), algo\w+ \(", flat)
     metric = how.task.metric.replace("_", " ")
-    ahead = f"mlp is ahead of matrix by {text.score(abs(better - worse))} {metric} on average"
+    by = f"{text.score(abs(better - worse))} {text.interval(found.margins['memory'])} {metric}"
+    ahead = f"mlp is ahead of matrix by {by} on average"
     why = f"memory made a difference: {ahead}, all other axes equal."
+    margin = found.margins["memory"]
+    assert margin is not None
+    assert abs(better - worse) > margin
     assert why in flat
     assert len(reasons.directions(found, how)) == 2
     folder = samples.folder(tmp_path / "study", how, records)
@@ -127,13 +131,13 @@ def test_of_a_pair_it_is_told_what_one_does_beside_each_kind_of_the_other(how, a
     assert worst == last
     metric = how.task.metric.replace("_", " ")
     assert (
-        f"{axis} {better} is ahead of {other} by {text.score(gain)} {metric} on average "
-        f"with {first}" in told
+        f"{axis} {better} is ahead of {other} by {text.score(gain)} "
+        f"{text.interval(company.margins[first])} {metric} on average with {first}" in told
     )
-    end = f" and behind by {text.score(-loss)} with {worst}"
-    more = "which of these differ was not tested"
+    end = f" and behind by {text.score(-loss)} {text.interval(company.margins[worst])} with {worst}"
+    more = "which of these gains differ was not tested"
     if len(gaps) == 2:
-        more = "that the two differ was tested, and neither alone"
+        more = "that these two gains differ is what was tested"
     assert told.endswith(f"{end}; {more}.")
 
 
@@ -246,6 +250,30 @@ def test_what_cannot_be_told_from_others_is_said(how, tmp_path):
     }
 
 
+def test_an_axis_is_not_told_where_failures_go_with_its_kinds(how):
+    """Half of the variants with huber have no score, and they would have had the worse ones."""
+
+    def study(state: str) -> Differences:
+        records = []
+        for i, record in enumerate(planted(how, huber=0.1, mlp=0.1)):
+            if record.variant["bias"]["kind"] == "huber" and i % 2:
+                record = record.model_copy(update={"score": None, "state": state})
+            records.append(record)
+        found = differences(best_per_variant(records, how), how)
+        assert found is not None
+        return found
+
+    found = study("diverged")
+    assert found.fallen == {"bias": {"l2": (0, 8), "lp": (0, 8), "huber": (4, 8)}}
+    assert {effect.name for effect in found.shown} == {"memory"}
+    assert found.found["bias"].p is found.found["memory x bias"].p is None
+    said = "Of bias nothing is told: some of its kinds have no score more often than others ("
+    assert said in " ".join(reasons.differences(found))
+    assert "huber in 4 of 8" in " ".join(reasons.differences(found))
+    # What was stopped early was no worse than it would have been: the axis is judged.
+    assert not study("pruned").fallen
+
+
 def test_the_best_of_several_rates_is_no_choice(how):
     """It comes of the scores: where a better score goes with a higher rate, no rate need do it."""
     rng = random.Random(0)
@@ -328,16 +356,16 @@ def test_what_is_level_is_not_called_behind():
     for gains, words in (
         (
             {"a": 0.2, "b": 1e-9},
-            "is ahead of w by 0.2000 accuracy on average with a and level with b",
+            "is ahead of w by 0.2000 ± 0.0500 accuracy on average with a and level with b",
         ),
-        ({"a": 0.0, "b": -0.1}, "is level with w with a and behind by 0.1000 with b"),
+        ({"a": 0.0, "b": -0.1}, "is level with w with a and behind by 0.1000 ± 0.0500 with b"),
     ):
-        company = Company(other, "v", "w", gains)
+        company = Company(other, "v", "w", gains, dict.fromkeys(gains, 0.05))
         told = replace(
             found, found={effect.name: effect}, companies={effect.name: company}, axes=[one, other]
         )
         (said,) = reasons.directions(told, how)
-        assert f"{other} v {words}; that the two differ was tested, and neither alone." in said
+        assert f"{other} v {words}; that these two gains differ is what was tested." in said
     # And of an axis it is said where its pair with another is shown as well.
     axis = replace(found.found["memory"], q=0.001)
     both = replace(found, found={"memory": axis, effect.name: effect})
@@ -348,7 +376,7 @@ def test_what_is_level_is_not_called_behind():
         found, found={"memory": axis}, against_mean=found.against_mean | {"memory": kinds}
     )
     (said,) = reasons.directions(three, how)
-    assert "the first and the last of those of its kinds that can be compared; which" in said
+    assert said.endswith("the first and the last of those of its kinds that can be compared.")
 
 
 def test_an_axis_is_not_told_where_more_trials_go_with_it(how):
@@ -448,9 +476,11 @@ def test_where_nothing_can_be_judged_that_is_said():
     records = [r.model_copy(update={"score": 0.5}) for r in planted(how)]
     found = differences(best_per_variant(records, how), how)
     assert found is not None
-    assert reasons.differences(found) == [
+    told, left = reasons.differences(found)
+    assert told == (
         "Of no axis, pair of axes or setting do the trials tell whether it made a difference."
-    ]
+    )
+    assert left.startswith("Left out, with a kind that no other variant has: attention")
 
 
 def test_of_three_kinds_it_is_not_said_which_differ():
@@ -461,9 +491,12 @@ def test_of_three_kinds_it_is_not_said_which_differ():
     kinds = [*found.against_mean["bias"]]
     assert kinds[0] == "huber"
     assert told.startswith(f"bias made a difference: huber is ahead of {kinds[-1]} by ")
-    assert told.endswith(
-        "axes equal, the first and the last of its kinds; which of them differ was not tested."
-    )
+    assert told.endswith("axes equal, the first and the last of its kinds.")
+    # Where the interval has room for none, no two of them are said to differ.
+    level = replace(found, margins=found.margins | {"bias": 1.0})
+    (told,) = reasons.directions(level, how)
+    ends = f"huber and {kinds[-1]}, the first and the last of its kinds, are "
+    assert f"bias made a difference: which of its kinds differ cannot be told; {ends}" in told
     assert not reasons.directions(replace(found, least=0.0), how)
 
 

@@ -431,7 +431,7 @@ def test_a_choice_by_means_where_all_were_tried_alike():
     axes = design()
     scores = rng.normal(size=len(axes["bias"]))
     for axis, values in axes.items():
-        told = effects.Design(scores, axes).choices(axis)
+        told = effects.Design(scores, axes).choices(axis).of
         means = {v: scores[np.array(values) == v].mean() for v in set(values)}
         centre = np.mean([*means.values()])
         assert told == pytest.approx({v: mean - centre for v, mean in means.items()})
@@ -443,10 +443,10 @@ def test_a_choice_gains_nothing_by_its_company():
     b = ["good"] * 10 + ["bad"] * 10
     scores = np.array([1.0 if value == "good" else 0.0 for value in b])
     told = effects.Design(scores, {"a": a, "b": b})
-    assert told.choices("a") == pytest.approx({"x": 0.0, "y": 0.0}, abs=1e-9)
-    assert told.choices("b") == pytest.approx({"good": 0.5, "bad": -0.5})
+    assert told.choices("a").of == pytest.approx({"x": 0.0, "y": 0.0}, abs=1e-9)
+    assert told.choices("b").of == pytest.approx({"good": 0.5, "bad": -0.5})
     confounded = effects.Design(scores, {"a": b, "b": b})
-    assert set(confounded.choices("a").values()) == {None}
+    assert set(confounded.choices("a").of.values()) == {None}
 
 
 def test_what_came_in_one_company_only_is_left_out():
@@ -455,9 +455,44 @@ def test_what_came_in_one_company_only_is_left_out():
     b = ["good", "bad"] * 6 + ["own"] * 3
     scores = np.array([0.4 * (p == "x") + 1.0 * (q == "good") for p, q in zip(a, b, strict=True)])
     told = effects.Design(scores, {"a": a, "b": b})
-    assert told.choices("a") == {"x": pytest.approx(0.2), "y": pytest.approx(-0.2), "z": None}
+    expected = {"x": pytest.approx(0.2), "y": pytest.approx(-0.2), "z": None}
+    assert told.choices("a").of == expected
     expected = {"good": pytest.approx(0.5), "bad": pytest.approx(-0.5), "own": None}
-    assert told.choices("b") == expected
+    assert told.choices("b").of == expected
+
+
+def test_the_margin_of_a_difference_by_leaving_out_one_after_another():
+    """What a score is off by is what a fit to all others says of it."""
+    rng = np.random.default_rng(22)
+    axes = crossed()
+    scores = rng.normal(size=24)
+    design = np.column_stack([effects.one_hot(kinds) for kinds in axes.values()])
+    off = []
+    for i in range(24):
+        rest = np.arange(24) != i
+        fitted, *_ = np.linalg.lstsq(design[rest], scores[rest], rcond=None)
+        off.append(scores[i] - design[i] @ fitted)
+    told = effects.Design(scores, axes).choices("memory")
+    means = {kind: np.array(axes["memory"]) == kind for kind in ("mlp", "vector")}
+    # In a crossed design a difference of means is that of scores, an eighth each.
+    weights = (means["mlp"] * 1.0 - means["vector"]) / 8
+    expected = scipy_stats.t.ppf(1 - 0.025 / 3, 24 - 6) * np.sqrt(((weights * off) ** 2).sum())
+    assert told.margin("mlp", "vector", 3) == pytest.approx(expected)
+    # One variant alone in a cell tells nothing of how far it is off.
+    one = {"a": ["x"] * 6 + ["y"], "b": ["u", "v"] * 3 + ["w"]}
+    assert effects.means(scores[:7], one["a"], []).margin("x", "y", 1) is None
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0])
+def test_the_interval_of_a_difference_covers_it(spread):
+    rng = np.random.default_rng(23)
+    axes, missed, draws = crossed(), 0, 500
+    spreads = np.array([spread if kind == "mlp" else 1.0 for kind in axes["memory"]])
+    pairs = [*itertools.combinations(sorted({*axes["memory"]}), 2)]
+    for _ in range(draws):
+        told = effects.Design(rng.normal(size=24) * spreads, axes).choices("memory")
+        missed += any(abs(told.of[a] - told.of[b]) > told.margin(a, b, 3) for a, b in pairs)
+    assert missed / draws <= at_most(0.05, draws)
 
 
 def test_too_few_to_judge_by():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,7 +12,7 @@ import numpy as np
 
 from miras_search import samplers
 from miras_search.registry import CHOICES
-from miras_search.stats.effects import Design, Effect
+from miras_search.stats.effects import TOGETHER, Design, Effect
 from miras_search.variant import settings_of, side_choices_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from miras_search.recipe import Recipe
     from miras_search.report.leaderboard import Entry
+    from miras_search.stats.effects import Means
     from miras_search.variant import Variant
 
 RATE = "learning rate"
@@ -43,6 +45,8 @@ class Company:
     gains: dict[str, float]
     """Of the better kind over the other, in the score and above 0 where it is better, by the kind
     that they are beside, largest first; all further axes equal."""
+    margins: dict[str, float | None]
+    """Half the widths of the intervals of these, at 95 % for all of them together."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ class Differences:
     """Whether a score is the mean over these seeds of the best with each, not one best."""
     alone: tuple[Variant, ...]
     """Left out, since they have a kind that no other variant has."""
+    fallen: dict[str, dict[str, tuple[int, int]]]
+    """For each axis that variants without a score go with, of each kind how many have none, and of
+    how many: nothing is told of the axis, as the others may be a lucky part of theirs."""
     axes: list[str]
     """That differ, by their kinds."""
     found: dict[str, Effect]
@@ -65,6 +72,9 @@ class Differences:
     against_mean: dict[str, dict[str, float | None]]
     """For each axis the kinds against the mean of the axis, best first, all other axes equal; None
     where the trials do not tell."""
+    margins: dict[str, float | None]
+    """For each axis half the width of the interval of how far its best kind is ahead of its last,
+    at 95 % for all pairs of its kinds together; None where it is not known."""
     companies: dict[str, Company]
     """For each pair of axes of which one has two kinds, what these do beside each kind of the
     other. None of a pair where the trials do not tell."""
@@ -105,6 +115,7 @@ class Differences:
 
 def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     """What is to be said of the variants with a score; None of too few."""
+    tried_at_all = entries
     scored = [entry for entry in entries if entry.best.score is not None]
     entries = _in_company(scored)
     if len(entries) < LEAST:
@@ -138,9 +149,17 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     if all(len({trial.lr for trial in entry.trials}) == 1 for entry in entries):
         settings[RATE] = tried[RATE]
     design = Design(scores, axes, _varying(settings), _varying(chosen | tried))
-    told = {effect.name: effect for effect in design.effects()}
+    fallen = _fallen(tried_at_all, axes)
+    told = {
+        effect.name: Effect(effect.name, effect.variants)
+        if {*effect.name.split(" x ")} & {*fallen}
+        else effect
+        for effect in design.effects()
+    }
     sign = 1 if recipe.task.direction == "maximize" else -1
-    ordered = {axis: _best_first(design.choices(axis), sign) for axis in axes}
+    means = {axis: design.choices(axis) for axis in axes}
+    ordered = {axis: _best_first(means[axis].of, sign) for axis in axes}
+    margins = {axis: _margin(means[axis], ordered[axis]) for axis in axes}
     # Each trial's own, as a study may go on with another sampler, and one of several has them all.
     used = {trial.recipe["sampler"] for entry in entries for trial in entry.trials}
     least = LEARNED if any(samplers.find(name).learns for name in used) else ALARMS
@@ -153,8 +172,47 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     judged = {entry.variant.digest for entry in entries}
     alone = tuple(entry.variant for entry in scored if entry.variant.digest not in judged)
     return Differences(
-        len(entries), seeds, averaged, alone, list(axes), told, least, ordered, companies
+        variants=len(entries),
+        seeds=seeds,
+        averaged=averaged,
+        alone=alone,
+        fallen=fallen,
+        axes=list(axes),
+        found=told,
+        least=least,
+        against_mean=ordered,
+        margins=margins,
+        companies=companies,
     )
+
+
+def _fallen(
+    entries: Sequence[Entry], axes: dict[str, list[str]]
+) -> dict[str, dict[str, tuple[int, int]]]:
+    from scipy.stats import chi2_contingency
+
+    found = {}
+    for axis, kinds in axes.items():
+        counts = {kind: [0, 0] for kind in kinds}
+        for entry in entries:
+            kind, best = entry.variant.choices()[axis].kind, entry.best
+            # What was pruned had a score, and would have had a worse one.
+            if kind in counts and (best.score is not None or best.state != "pruned"):
+                counts[kind][best.score is None] += 1
+        table = np.array([*counts.values()])
+        if not table[:, 1].any():
+            continue
+        test: Any = chi2_contingency(table)
+        if test.pvalue <= TOGETHER:
+            found[axis] = {kind: (fell, done + fell) for kind, (done, fell) in counts.items()}
+    return found
+
+
+def _margin(means: Means, ordered: dict[str, float | None]) -> float | None:
+    known = [kind for kind, value in ordered.items() if value is not None]
+    if len(known) < 2:
+        return None
+    return means.margin(known[0], known[-1], math.comb(len(known), 2))
 
 
 def _best_by_seed(entry: Entry) -> dict[int, float]:
@@ -175,13 +233,16 @@ def _company(
     (beside,) = {*pair} - {axis}
     cells = design.cells(beside, axis)
     better, other = ordered[axis]
-    gains = {}
+    gains, margins = {}, {}
     for kind in ordered[beside]:
-        high, low = cells.get((kind, better)), cells.get((kind, other))
+        high, low = cells.of.get(f"{kind} {better}"), cells.of.get(f"{kind} {other}")
         if high is None or low is None:
             return None
         gains[kind] = sign * (high - low)
-    return Company(axis, better, other, dict(sorted(gains.items(), key=lambda gain: -gain[1])))
+        ends = (f"{kind} {better}", f"{kind} {other}")
+        margins[kind] = cells.margin(*ends, comparisons=len(ordered[beside]))
+    gains = dict(sorted(gains.items(), key=lambda gain: -gain[1]))
+    return Company(axis, better, other, gains, margins)
 
 
 def _in_company(entries: list[Entry]) -> list[Entry]:

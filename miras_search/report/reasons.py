@@ -35,22 +35,21 @@ def differences(found: Differences) -> list[str]:
     if not found.judged:
         return [
             "Of no axis, pair of axes or setting do the trials tell whether it made a difference.",
-            *_together(found),
+            *_left_out(found),
         ]
     if not found.shown:
         told = f"{judged}, none is shown to make a difference over {found.variants} variants."
-        return [told, _counted(found), *_together(found), *_left_out(found)]
+        return [told, _counted(found), *_left_out(found)]
     named = ", ".join(
         f"{effect.name} ({text.percent(effect.share or 0.0)})" for effect in found.shown
     )
     return [
         f"{judged}, these made a difference over {found.variants} variants: {named}.",
-        "In brackets the share that an axis explains of the variance which all other axes leave, "
-        "and a pair of what all axes leave, so that shares are not to be held against each other: "
-        "of these variants alone, and without an interval, as is how far kinds are ahead. Shown is "
-        f"what has a q-value of at most {found.least:.0%}.",
+        f"Shown is what has a q-value of at most {found.least:.0%}; in brackets the share of the "
+        "variance that others leave, of these variants alone. \u00b1 is an interval of 95 %, for "
+        "all that a sentence compares together; a gap that is told since it is shown is too large "
+        "on average.",
         _counted(found),
-        *_together(found),
         *_left_out(found),
     ]
 
@@ -70,21 +69,25 @@ def _counted(found: Differences) -> str:
     return f"A variant counts by its best trial of the search, {of}"
 
 
-def _together(found: Differences) -> list[str]:
-    if not found.together:
-        return []
-    some = [f"{e.name} (with {text.listed(e.goes_with)})" for e in found.together[:3]]
-    more = len(found.together) - len(some)
-    named = text.listed([*some, *([f"{more} more"] if more else [])])
-    return [f"Of some it cannot be told what they do, as they go with others: {named}."]
-
-
 def _left_out(found: Differences) -> list[str]:
-    if not found.alone:
-        return []
-    named = text.listed(str(variant) for variant in found.alone[:3])
-    many = named if len(found.alone) <= 3 else f"{len(found.alone)} variants"
-    return [f"Left out, with a kind that no other variant has: {many}."]
+    """Of what and of whom nothing is told, and why."""
+    told = []
+    for axis, kinds in found.fallen.items():
+        counts = text.listed(f"{kind} in {n} of {of}" for kind, (n, of) in kinds.items())
+        told.append(
+            f"Of {axis} nothing is told: some of its kinds have no score more often than others "
+            f"({counts} variants), and those that have one may be the lucky ones."
+        )
+    if found.together:
+        some = [f"{e.name} (with {text.listed(e.goes_with)})" for e in found.together[:3]]
+        more = len(found.together) - len(some)
+        named = text.listed([*some, *([f"{more} more"] if more else [])])
+        told.append(f"Of some it cannot be told what they do, as they go with others: {named}.")
+    if found.alone:
+        named = text.listed(str(variant) for variant in found.alone[:3])
+        many = named if len(found.alone) <= 3 else f"{len(found.alone)} variants"
+        told.append(f"Left out, with a kind that no other variant has: {many}.")
+    return told
 
 
 def directions(found: Differences, recipe: Recipe) -> list[str]:
@@ -105,22 +108,30 @@ def _direction(axis: str, found: Differences, recipe: Recipe) -> str:
     if not known:
         return f"{axis} made a difference; its kinds were never tried with all other axes equal."
     (best, high), *_, (last, low) = known.items()
-    gap = f"{text.score(abs(high - low))} {recipe.task.metric.replace('_', ' ')}"
-    told = f"{axis} made a difference: {best} is ahead of {last} by {gap} on average, all other "
-    # Of two kinds the effect of the axis is their difference; of more it is not said which differ.
+    gap, margin = abs(high - low), found.margins[axis]
+    by = f"{_with_interval(gap, margin)} {recipe.task.metric.replace('_', ' ')}"
     those = "its kinds" if len(known) == len(kinds) else "those of its kinds that can be compared"
-    more = f", the first and the last of {those}; which of them differ was not tested"
+    if len(known) == 2 or (margin is not None and gap > margin):
+        told = f"{best} is ahead of {last} by {by} on average, all other axes equal"
+        told += f", the first and the last of {those}" if len(kinds) > 2 else ""
+    else:
+        told = f"which of its kinds differ cannot be told; {best} and {last}, the first and the "
+        told += f"last of {those}, are {by} apart on average, all other axes equal"
     pairs = [e.name for e in found.shown if axis in e.name.split(" x ") and e.name != axis]
     also = f"; not alike in all company, as {text.listed(pairs)} tells" if pairs else ""
-    return f"{told}axes equal{more if len(kinds) > 2 else ''}{also}."
+    return f"{axis} made a difference: {told}{also}."
+
+
+def _with_interval(gap: float, margin: float | None) -> str:
+    return text.score(gap) if margin is None else f"{text.score(gap)} {text.interval(margin)}"
 
 
 def _company(pair: str, company: Company, recipe: Recipe) -> str:
     metric, other = recipe.task.metric.replace("_", " "), company.other
     told = []
     for kind, gain in company.gains.items():
-        by = text.score(abs(gain))
-        if by == text.score(0.0):
+        by = _with_interval(abs(gain), company.margins[kind])
+        if text.score(abs(gain)) == text.score(0.0):
             words = "level" if told else f"level with {other}"
         elif told:
             words = f"{'ahead' if gain > 0 else 'behind'} by {by}"
@@ -128,9 +139,9 @@ def _company(pair: str, company: Company, recipe: Recipe) -> str:
             words = f"{'ahead of' if gain > 0 else 'behind'} {other} by {by} {metric} on average"
         told.append(f"{words} with {kind}")
     tested = (
-        "which of these differ was not tested"
+        "which of these gains differ was not tested"
         if len(told) > 2
-        else "that the two differ was tested, and neither alone"
+        else "that these two gains differ is what was tested"
     )
     found = f"{company.axis} {company.better} is {text.listed(told)}"
     return f"{pair} made a difference: {found}; {tested}."

@@ -122,21 +122,19 @@ class Design:
             found.append(replace(effect, goes_with=tuple(other.name for other in more)))
         return _controlled(found)
 
-    def choices(self, axis: str) -> dict[str, float | None]:
-        """How far each kind of an axis is above the mean of those it can be compared with, all that
-        the axis is judged beside equal; None of all others."""
+    def choices(self, axis: str) -> Means:
+        """Of the kinds of an axis, all that it is judged beside equal."""
         (term,) = (term for term in self.axes if term.name == axis)
         beside = [other.columns for other in (*self._always(term), *self._more(term))]
-        return choices(self.scores, self.kinds[axis], beside)
+        return means(self.scores, self.kinds[axis], beside)
 
-    def cells(self, one: str, other: str) -> dict[tuple[str, str], float | None]:
-        """The same of each kind of one axis with each kind of another."""
-        (term,) = (term for term in self.pairs if term.axes == {one, other})
-        always = [beside for beside in self._always(term) if beside.name not in term.axes]
-        beside = [term.columns for term in (*always, *self._more(term))]
-        pairs = [*zip(self.kinds[one], self.kinds[other], strict=True)]
-        found = choices(self.scores, [" ".join(pair) for pair in pairs], beside)
-        return {pair: found[" ".join(pair)] for pair in pairs}
+    def cells(self, one: str, other: str) -> Means:
+        """Of each kind of one axis with each of another, "one other"."""
+        (pair,) = (term for term in self.pairs if term.axes == {one, other})
+        further = [term for term in self._always(pair) if term.name not in pair.axes]
+        beside = [term.columns for term in (*further, *self._more(pair))]
+        both = [" ".join(kinds) for kinds in zip(self.kinds[one], self.kinds[other], strict=True)]
+        return means(self.scores, both, beside)
 
     def _always(self, term: Term) -> list[Term]:
         """The other axes, and the sides."""
@@ -211,29 +209,64 @@ def _explained(signs: Array, new: Array, base: Array, left: Array) -> Array:
     return (onto[:, None, :] @ weights)[:, 0, 0]
 
 
-def choices(
-    scores: Array, values: Sequence[str], beside: Sequence[Array]
-) -> dict[str, float | None]:
-    """How far each value is above the mean of those it can be compared with, beside columns.
+@dataclass(frozen=True)
+class Means:
+    """Of some values, all else equal."""
+
+    of: dict[str, float | None]
+    """How far each value is above the mean of those it can be compared with; None of all others."""
+    weights: dict[str, Array]
+    """What each score weighs in each of them, [n]."""
+    errors: Array
+    """How far each score is from what is fitted to the others; infinite where that says nothing."""
+    freedom: int
+
+    def margin(self, one: str, other: str, comparisons: int) -> float | None:
+        """Half the width of the interval of a difference, at 95 % for so many of them together.
+
+        No two scores need vary alike: the variance is that of White (1980) in the form HC3 of
+        MacKinnon and White (1985), with the t distribution. None where it is not known.
+        """
+        from scipy.stats import t
+
+        weights = self.weights[one] - self.weights[other]
+        matter = np.abs(weights) > 1e-9
+        if self.freedom < 1 or np.isinf(self.errors[matter]).any():
+            return None
+        variance = ((weights * self.errors)[matter] ** 2).sum()
+        return float(t.ppf(1 - 0.025 / comparisons, self.freedom) * np.sqrt(variance))
+
+
+def means(scores: Array, values: Sequence[str], beside: Sequence[Array]) -> Means:
+    """Of values beside columns.
 
     Least squares over all of them at once, so that choices that met better company gain nothing by
     it. Two choices can be compared where the design tells their difference; of the sets that can,
-    the one with the most scores is told, and None of all other choices.
+    the one with the most scores is told.
     """
     design = np.column_stack([one_hot(values), np.ones(len(scores)), *beside])
     left, sizes, right = _svd(design)
-    fitted = right.T @ ((left.T @ scores) / sizes)
-    rows = right.T
+    weights = (right.T / sizes) @ left.T
+    fitted, rows = weights @ scores, right.T
+    leverage = (left**2).sum(axis=1)
+    errors = np.full(len(scores), np.inf)
+    free = leverage < 1 - 1e-9
+    errors[free] = (scores - design @ fitted)[free] / (1 - leverage[free])
     options, counts = np.unique(values, return_counts=True)
     own = range(len(options))
     # To be told apart is transitive, so that whoever has one has the whole set.
     sets = [[j for j in own if i == j or _told(rows, i, j)] for i in own]
     largest = max(sets, key=lambda some: (len(some) > 1, sum(counts[j] for j in some)))
     told = largest if len(largest) > 1 else []
-    return {
-        str(option): float(fitted[i] - fitted[told].mean()) if i in told else None
-        for i, option in enumerate(options)
-    }
+    return Means(
+        {
+            str(option): float(fitted[i] - fitted[told].mean()) if i in told else None
+            for i, option in enumerate(options)
+        },
+        {str(option): weights[i] for i, option in enumerate(options)},
+        errors,
+        len(scores) - len(sizes),
+    )
 
 
 def _told(rows: Array, one: int, other: int) -> bool:
