@@ -40,13 +40,20 @@ def points(variants: int, rates: int) -> Outcomes:
 
 
 def blind(
-    outcomes: Outcomes, recipe: Recipe, sampler: str, trials: int, worth: float, number: int
+    outcomes: Outcomes,
+    recipe: Recipe,
+    sampler: str,
+    trials: int,
+    worth: float,
+    best: int | None,
+    number: int,
 ) -> list[TrialRecord]:
     """The records of a search and its finals."""
     rng = np.random.default_rng(number)
     rates = [candidate.lr for candidate in outcomes.pool.candidates]
     _, better = np.unique(rates, return_inverse=True)
-    score = worth * better + rng.normal(size=len(rates))
+    each = better if best is None else -((better - best) ** 2)
+    score = worth * each + rng.normal(size=len(rates))
     found, made = np.arange(len(score)), replace(outcomes, score=score)
     tried, _ = search(made, sampler, found, trials, random.Random(number))
     records = []
@@ -93,13 +100,14 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=302)
     parser.add_argument("--rates", type=int, default=1)
     parser.add_argument("--worth", type=float, default=5.0, help="of a rate, in spreads of noise")
+    parser.add_argument("--best", type=int, help="rate from which that falls with the square")
     parser.add_argument("--finalists", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     again = {"finalists": asked.finalists, "seeds": asked.seeds}
     outcomes = points(asked.variants, asked.rates)
     recipe = outcomes.recipe.model_copy(update=again)
-    size = asked.trials, asked.worth
+    size = asked.trials, asked.worth, asked.best
     for sampler in asked.samplers:
         every = (blind(outcomes, recipe, sampler, *size, i) for i in range(asked.searches))
         told = [(least(records, recipe), won(records, recipe)) for records in every]

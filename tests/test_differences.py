@@ -215,6 +215,26 @@ def test_a_setting_that_means_nothing_makes_no_difference(how, window):
         assert effect.p < 0.03
 
 
+def test_of_a_setting_it_is_told_which_value_is_ahead(how):
+    """And of three values that the first is ahead of the last."""
+    sign = 1 if how.task.direction == "maximize" else -1
+    given = random.Random(0).sample([1, 2, 4] * 8, 24)
+    records = []
+    for record, heads in zip(planted(how), given, strict=False):
+        variant = Variant.from_dict(record.variant).replace(heads=heads)
+        changes = {"variant": variant.to_dict(), "digest": variant.digest}
+        changes["score"] = record.score + sign * 0.2 * (heads == 2)
+        records.append(record.model_copy(update=changes))
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert [effect.name for effect in found.shown] == ["heads"]
+    (told,) = reasons.directions(found, how)
+    assert told.startswith("heads made a difference: heads=2 is ahead of heads=")
+    assert told.endswith("on average, all else equal, the first and the last of its values.")
+    gap, margin = (float(x) for x in re.findall(r"0\.\d{4}", told))
+    assert abs(gap - 0.2) < margin < 0.1
+
+
 def test_a_setting_that_is_off_has_a_value():
     base = samples.variants()[0]
     clipped = base.replace(algorithm=base.algorithm.model_copy(update={"clip": 1.0}))

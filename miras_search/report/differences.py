@@ -12,7 +12,7 @@ import numpy as np
 
 from miras_search import samplers
 from miras_search.registry import CHOICES
-from miras_search.stats.effects import TOGETHER, Design, Effect
+from miras_search.stats.effects import FEW, TOGETHER, Design, Effect, means, one_hot
 from miras_search.variant import settings_of, side_choices_of
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ class Differences:
     least: float
     """The q-value up to which an effect is shown."""
     against_mean: dict[str, dict[str, float | None]]
-    """For each axis the kinds against the mean of the axis, best first, all other axes equal; None
-    where the trials do not tell."""
+    """For each axis the kinds, and for each judged setting of few values these, against their mean,
+    best first, all else equal; None where the trials do not tell."""
     margins: dict[str, float | None]
-    """For each axis half the width of the interval of how far its best kind is ahead of its last,
-    at 95 % for all pairs of its kinds together; None where it is not known."""
+    """For each of these half the width of the interval of how far the best is ahead of the last, at
+    95 % for all pairs of them together; None where it is not known."""
     companies: dict[str, Company]
     """For each pair of axes of which one has two kinds, what these do beside each kind of the
     other. None of a pair where the trials do not tell."""
@@ -143,6 +143,7 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
         "trials": [float(len(entry.complete)) for entry in entries],
         "seed": ["all" if averaged else str(entry.best.seed) for entry in entries],
         RATE: [float(np.mean(np.log(sorted(t.lr for t in entry.trials)))) for entry in entries],
+        "reach": _reach(entries, recipe),
     }
     settings = _coded(settings_of(variants)) | chosen
     # The best of several rates is no choice, but comes of the scores.
@@ -157,9 +158,10 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
         for effect in design.effects()
     }
     sign = 1 if recipe.task.direction == "maximize" else -1
-    means = {axis: design.choices(axis) for axis in axes}
-    ordered = {axis: _best_first(means[axis].of, sign) for axis in axes}
-    margins = {axis: _margin(means[axis], ordered[axis]) for axis in axes}
+    judged = [name for name, effect in told.items() if effect.p is not None]
+    every = {name: design.choices(name) for name in (*axes, *judged) if " x " not in name}
+    ordered = {name: _best_first(own.of, sign) for name, own in every.items() if own}
+    margins = {name: _margin(own, ordered[name]) for name, own in every.items() if own}
     # Each trial's own, as a study may go on with another sampler, and one of several has them all.
     used = {trial.recipe["sampler"] for entry in entries for trial in entry.trials}
     least = LEARNED if any(samplers.find(name).learns for name in used) else ALARMS
@@ -169,8 +171,8 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
         if (found := _company(design, pair, ordered, sign))
     }
     seeds = tuple(sorted(by_seed[0] if averaged else {entry.best.seed for entry in entries}))
-    judged = {entry.variant.digest for entry in entries}
-    alone = tuple(entry.variant for entry in scored if entry.variant.digest not in judged)
+    known = {entry.variant.digest for entry in entries}
+    alone = tuple(entry.variant for entry in scored if entry.variant.digest not in known)
     return Differences(
         variants=len(entries),
         seeds=seeds,
@@ -184,6 +186,23 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
         margins=margins,
         companies=companies,
     )
+
+
+def _reach(entries: Sequence[Entry], recipe: Recipe) -> list[float | str | None]:
+    """What the best rate that each variant tried is worth: how far trials at a rate are ahead of
+    those of the same variant at others, over all variants. None of more than a few rates."""
+    trials = [(i, trial) for i, entry in enumerate(entries) for trial in entry.complete]
+    rates = [f"{trial.lr:g}" for _, trial in trials]
+    if not 1 < len({*rates}) <= FEW:
+        return [None] * len(entries)
+    scores = np.array([trial.score for _, trial in trials], dtype=float)
+    worth = means(scores, rates, [one_hot([str(i) for i, _ in trials])]).of
+    pick = max if recipe.task.direction == "maximize" else min
+    found: list[float | str | None] = []
+    for entry in entries:
+        known = [worth[f"{trial.lr:g}"] for trial in entry.complete]
+        found.append(pick((value for value in known if value is not None), default=None))
+    return found
 
 
 def _fallen(
@@ -208,11 +227,11 @@ def _fallen(
     return found
 
 
-def _margin(means: Means, ordered: dict[str, float | None]) -> float | None:
+def _margin(own: Means, ordered: dict[str, float | None]) -> float | None:
     known = [kind for kind, value in ordered.items() if value is not None]
     if len(known) < 2:
         return None
-    return means.margin(known[0], known[-1], math.comb(len(known), 2))
+    return own.margin(known[0], known[-1], math.comb(len(known), 2))
 
 
 def _best_by_seed(entry: Entry) -> dict[int, float]:

@@ -91,32 +91,38 @@ def _left_out(found: Differences) -> list[str]:
 
 
 def directions(found: Differences, recipe: Recipe) -> list[str]:
-    """Which kinds are ahead on each axis that made a difference, and in which company where a pair
-    did of which one axis has two kinds; a sentence for each."""
+    """Which kinds are ahead on each axis that made a difference, which values of each setting, and
+    which kinds in which company where a pair did of which one axis has two; a sentence for each."""
     told = []
     for effect in found.shown:
-        if effect.name in found.axes:
-            told.append(_direction(effect.name, found, recipe))
-        elif effect.name in found.companies:
+        if effect.name in found.companies:
             told.append(_company(effect.name, found.companies[effect.name], recipe))
+        elif effect.name in found.against_mean:
+            told.append(_direction(effect.name, found, recipe))
     return told
 
 
 def _direction(axis: str, found: Differences, recipe: Recipe) -> str:
     kinds = found.against_mean[axis]
     known = {kind: value for kind, value in kinds.items() if value is not None}
+    kind, equal = "kinds", "all other axes equal"
+    if axis not in found.axes:
+        known = {f"{axis}={value}": mean for value, mean in known.items()}
+        kind, equal = "values", "all else equal"
     if not known:
-        return f"{axis} made a difference; its kinds were never tried with all other axes equal."
+        return f"{axis} made a difference; its {kind} were never tried with {equal}."
     (best, high), *_, (last, low) = known.items()
     gap, margin = abs(high - low), found.margins[axis]
     by = f"{_with_interval(gap, margin)} {recipe.task.metric.replace('_', ' ')}"
-    those = "its kinds" if len(known) == len(kinds) else "those of its kinds that can be compared"
+    those = (
+        f"its {kind}" if len(known) == len(kinds) else f"those of its {kind} that can be compared"
+    )
     if len(known) == 2 or (margin is not None and gap > margin):
-        told = f"{best} is ahead of {last} by {by} on average, all other axes equal"
+        told = f"{best} is ahead of {last} by {by} on average, {equal}"
         told += f", the first and the last of {those}" if len(kinds) > 2 else ""
     else:
-        told = f"which of its kinds differ cannot be told; {best} and {last}, the first and the "
-        told += f"last of {those}, are {by} apart on average, all other axes equal"
+        told = f"which of its {kind} differ cannot be told; {best} and {last}, the first and the "
+        told += f"last of {those}, are {by} apart on average, {equal}"
     pairs = [e.name for e in found.shown if axis in e.name.split(" x ") and e.name != axis]
     also = f"; not alike in all company, as {text.listed(pairs)} tells" if pairs else ""
     return f"{axis} made a difference: {told}{also}."

@@ -89,10 +89,11 @@ class Design:
     ) -> None:
         self.scores = scores
         every = np.ones(len(scores), dtype=bool)
-        self.kinds = {name: values for name, values in axes.items() if len({*values}) > 1}
+        self.values: Mapping[str, Field] = {**axes, **(settings or {})}
         self.axes = [
             Term(name, one_hot(values), every, frozenset({name}))
-            for name, values in self.kinds.items()
+            for name, values in axes.items()
+            if len({*values}) > 1
         ]
         self.pairs = [
             Term(
@@ -122,18 +123,24 @@ class Design:
             found.append(replace(effect, goes_with=tuple(other.name for other in more)))
         return _controlled(found)
 
-    def choices(self, axis: str) -> Means:
-        """Of the kinds of an axis, all that it is judged beside equal."""
-        (term,) = (term for term in self.axes if term.name == axis)
-        beside = [other.columns for other in (*self._always(term), *self._more(term))]
-        return means(self.scores, self.kinds[axis], beside)
+    def choices(self, name: str) -> Means | None:
+        """Of the kinds of an axis, or the values of a setting, all that it is judged beside equal;
+        None of more than a few numbers."""
+        (term,) = (term for term in (*self.axes, *self.settings) if term.name == name)
+        beside = [o.columns[term.has] for o in (*self._always(term), *self._more(term))]
+        own = [value for value in self.values[name] if value is not None]
+        if _many(own):
+            return None
+        words = [f"{value:g}" if isinstance(value, float) else str(value) for value in own]
+        return means(self.scores[term.has], words, beside)
 
     def cells(self, one: str, other: str) -> Means:
         """Of each kind of one axis with each of another, "one other"."""
         (pair,) = (term for term in self.pairs if term.axes == {one, other})
         further = [term for term in self._always(pair) if term.name not in pair.axes]
         beside = [term.columns for term in (*further, *self._more(pair))]
-        both = [" ".join(kinds) for kinds in zip(self.kinds[one], self.kinds[other], strict=True)]
+        kinds = zip(self.values[one], self.values[other], strict=True)
+        both = [f"{mine} {theirs}" for mine, theirs in kinds]
         return means(self.scores, both, beside)
 
     def _always(self, term: Term) -> list[Term]:
@@ -233,7 +240,7 @@ class Means:
         matter = np.abs(weights) > 1e-9
         if self.freedom < 1 or np.isinf(self.errors[matter]).any():
             return None
-        variance = ((weights * self.errors)[matter] ** 2).sum()
+        variance = ((weights[matter] * self.errors[matter]) ** 2).sum()
         return float(t.ppf(1 - 0.025 / comparisons, self.freedom) * np.sqrt(variance))
 
 
@@ -281,6 +288,10 @@ def one_hot(values: Sequence[str]) -> Array:
     return (np.array(values)[:, None] == np.unique(values)).astype(float)
 
 
+def _many(own: Sequence[float | str]) -> bool:
+    return len({*own}) > FEW and not any(isinstance(value, str) for value in own)
+
+
 def coded(values: Sequence[float | str | None]) -> Array:
     """Columns of a field [n, k], each with a mean of zero over those that have it, and zero for
     those that have none: a column for each value or, of more than a `FEW` numbers, their ranks and
@@ -289,12 +300,12 @@ def coded(values: Sequence[float | str | None]) -> Array:
 
     has = np.array([value is not None for value in values])
     own = [value for value in values if value is not None]
-    if len({*own}) <= FEW or any(isinstance(value, str) for value in own):
-        told = one_hot([str(value) for value in own])
-    else:
+    if _many(own):
         ranks = rankdata(own)
         ranks -= ranks.mean()
         told = np.column_stack([ranks, ranks**2])
+    else:
+        told = one_hot([str(value) for value in own])
     made = np.zeros((len(values), told.shape[1]))
     made[has] = told - told.mean(axis=0)
     return made
