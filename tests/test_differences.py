@@ -367,6 +367,25 @@ def test_a_score_is_the_mean_over_the_seeds_that_all_had(how):
     assert not apart.averaged
 
 
+def test_an_axis_is_not_told_for_what_the_rates_are_worth_that_go_with_it(how):
+    """Of four rates one is better; most mlps were tried at it, and most matrices at two that are as
+    far from it on either side."""
+    sign = 1 if how.task.direction == "maximize" else -1
+    records = []
+    for record in planted(how):
+        deep = record.variant["memory"]["kind"] == "mlp"
+        rates = [2e-3, 4e-3] if deep else [1e-3, 8e-3]
+        if record.variant["bias"]["kind"] == "l2":
+            rates = [1e-3, 4e-3]
+        for lr in rates:
+            changes = {"number": len(records), "lr": lr}
+            changes["score"] = record.score + sign * 0.5 * (lr == 4e-3)
+            records.append(record.model_copy(update=changes))
+    found = differences(best_per_variant(records, how), how)
+    assert found is not None
+    assert not {"memory", "memory x bias"} & {effect.name for effect in found.shown}
+
+
 def test_what_is_level_is_not_called_behind():
     how = samples.recipe()
     found = differences(best_per_variant(planted(how), how), how)

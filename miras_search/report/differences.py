@@ -142,7 +142,7 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     tried: Fields = {
         "trials": [float(len(entry.complete)) for entry in entries],
         "seed": ["all" if averaged else str(entry.best.seed) for entry in entries],
-        RATE: [float(np.mean(np.log(sorted(t.lr for t in entry.trials)))) for entry in entries],
+        RATE: [round(float(np.mean([*map(math.log, entry.lrs)])), 9) for entry in entries],
         "reach": _reach(entries, recipe),
     }
     settings = _coded(settings_of(variants)) | chosen

@@ -86,9 +86,14 @@ class Entry:
         return tuple(record for record in self.trials if record.score is not None)
 
     @property
+    def lrs(self) -> list[float]:
+        """The learning rates that were tried, one for each trial."""
+        return [record.lr for record in self.trials]
+
+    @property
     def rates(self) -> int:
-        """How many learning rates were tried."""
-        return len({record.lr for record in self.trials})
+        """How many distinct ones."""
+        return len({*self.lrs})
 
     @property
     def seconds(self) -> float:
