@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from miras_search.recipe import Recipe
     from miras_search.report.leaderboard import Entry
-    from miras_search.stats.effects import Means
+    from miras_search.stats.effects import Array, Means
     from miras_search.variant import Variant
 
 RATE = "learning rate"
@@ -115,77 +115,75 @@ class Differences:
 
 def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     """What is to be said of the variants with a score; None of too few."""
-    tried_at_all = entries
     scored = [entry for entry in entries if entry.best.score is not None]
-    entries = _in_company(scored)
-    if len(entries) < LEAST:
+    judged = _in_company(scored)
+    if len(judged) < LEAST:
         return None
-    by_seed = [_best_by_seed(entry) for entry in entries]
-    # Where all had the same seeds, what one of them gives to a score does not stand for the others.
-    averaged = len({*map(frozenset, by_seed)}) == 1 < len(by_seed[0])
-    scores = np.array(
-        [
-            np.mean(sorted(own.values())) if averaged else entry.best.score
-            for own, entry in zip(by_seed, entries, strict=True)
-        ],
-        dtype=float,
-    )
-    axes = {
-        axis: [entry.variant.choices()[axis].kind for entry in entries]
-        for axis in CHOICES
-        if len({entry.variant.choices()[axis].kind for entry in entries}) > 1
+    variants = [entry.variant for entry in judged]
+    kinds = {axis: [variant.choices()[axis].kind for variant in variants] for axis in CHOICES}
+    axes = {axis: own for axis, own in kinds.items() if len({*own}) > 1}
+    fallen = _fallen(entries, axes)
+    scores, seeds, averaged = _scores(judged)
+    chosen, tried = _coded(side_choices_of(variants)), _tried(judged, recipe, averaged)
+    settings = _coded(settings_of(variants)) | chosen
+    # The best of several rates is no choice, but comes of the scores.
+    if all(entry.rates == 1 for entry in judged):
+        settings[RATE] = tried[RATE]
+    design = Design(scores, axes, _varying(settings), _varying(chosen | tried))
+    found = {effect.name: effect for effect in design.effects()}
+    for name in found:
+        if {*name.split(" x ")} & {*fallen}:
+            found[name] = Effect(name, found[name].variants)
+    told = [name for name, effect in found.items() if effect.p is not None and " x " not in name]
+    every = {name: design.choices(name) for name in (*axes, *told)}
+    sign = 1 if recipe.task.direction == "maximize" else -1
+    ordered = {name: _best_first(own.of, sign) for name, own in every.items() if own}
+    companies = {
+        " x ".join(pair): company
+        for pair in combinations(axes, 2)
+        if (company := _company(design, pair, ordered, sign))
     }
-    variants = [entry.variant for entry in entries]
-    chosen = _coded(side_choices_of(variants))
-    # A best score is better the more were tried, and the rates that were tried are no outcome, as
-    # the best is.
-    tried: Fields = {
+    # Each trial's own, as a study may go on with another sampler, and one of several has them all.
+    used = {trial.recipe["sampler"] for entry in judged for trial in entry.trials}
+    return Differences(
+        variants=len(judged),
+        seeds=seeds,
+        averaged=averaged,
+        alone=tuple(entry.variant for entry in scored if entry not in judged),
+        fallen=fallen,
+        axes=[*axes],
+        found=found,
+        least=LEARNED if any(samplers.find(name).learns for name in used) else ALARMS,
+        against_mean=ordered,
+        margins={name: _margin(own, ordered[name]) for name, own in every.items() if own},
+        companies=companies,
+    )
+
+
+def _scores(entries: Sequence[Entry]) -> tuple[Array, tuple[int, ...], bool]:
+    """The score that each counts by, the seeds of these, and whether they are means over all."""
+    best: list[dict[int, float]] = []
+    for entry in entries:
+        best.append({})
+        for trial in entry.complete:
+            best[-1].setdefault(trial.seed, trial.score or 0.0)
+    # Where all had the same seeds, what one of them gives to a score does not stand for the others.
+    if len({*map(frozenset, best)}) == 1 < len(best[0]):
+        each = [np.mean(sorted(own.values())) for own in best]
+        return np.array(each, dtype=float), tuple(sorted(best[0])), True
+    seeds = tuple(sorted({entry.best.seed for entry in entries}))
+    return np.array([entry.best.score for entry in entries], dtype=float), seeds, False
+
+
+def _tried(entries: Sequence[Entry], recipe: Recipe, averaged: bool) -> Fields:
+    """What was done with each variant: a best score is better the more was tried, and what was
+    tried is no outcome, as the best of it is."""
+    return {
         "trials": [float(len(entry.complete)) for entry in entries],
         "seed": ["all" if averaged else str(entry.best.seed) for entry in entries],
         RATE: [round(float(np.mean([*map(math.log, entry.lrs)])), 9) for entry in entries],
         "reach": _reach(entries, recipe),
     }
-    settings = _coded(settings_of(variants)) | chosen
-    # The best of several rates is no choice, but comes of the scores.
-    if all(len({trial.lr for trial in entry.trials}) == 1 for entry in entries):
-        settings[RATE] = tried[RATE]
-    design = Design(scores, axes, _varying(settings), _varying(chosen | tried))
-    fallen = _fallen(tried_at_all, axes)
-    told = {
-        effect.name: Effect(effect.name, effect.variants)
-        if {*effect.name.split(" x ")} & {*fallen}
-        else effect
-        for effect in design.effects()
-    }
-    sign = 1 if recipe.task.direction == "maximize" else -1
-    judged = [name for name, effect in told.items() if effect.p is not None]
-    every = {name: design.choices(name) for name in (*axes, *judged) if " x " not in name}
-    ordered = {name: _best_first(own.of, sign) for name, own in every.items() if own}
-    margins = {name: _margin(own, ordered[name]) for name, own in every.items() if own}
-    # Each trial's own, as a study may go on with another sampler, and one of several has them all.
-    used = {trial.recipe["sampler"] for entry in entries for trial in entry.trials}
-    least = LEARNED if any(samplers.find(name).learns for name in used) else ALARMS
-    companies = {
-        " x ".join(pair): found
-        for pair in combinations(axes, 2)
-        if (found := _company(design, pair, ordered, sign))
-    }
-    seeds = tuple(sorted(by_seed[0] if averaged else {entry.best.seed for entry in entries}))
-    known = {entry.variant.digest for entry in entries}
-    alone = tuple(entry.variant for entry in scored if entry.variant.digest not in known)
-    return Differences(
-        variants=len(entries),
-        seeds=seeds,
-        averaged=averaged,
-        alone=alone,
-        fallen=fallen,
-        axes=list(axes),
-        found=told,
-        least=least,
-        against_mean=ordered,
-        margins=margins,
-        companies=companies,
-    )
 
 
 def _reach(entries: Sequence[Entry], recipe: Recipe) -> list[float | str | None]:
@@ -232,13 +230,6 @@ def _margin(own: Means, ordered: dict[str, float | None]) -> float | None:
     if len(known) < 2:
         return None
     return own.margin(known[0], known[-1], math.comb(len(known), 2))
-
-
-def _best_by_seed(entry: Entry) -> dict[int, float]:
-    found: dict[int, float] = {}
-    for trial in entry.complete:
-        found.setdefault(trial.seed, trial.score or 0.0)
-    return found
 
 
 def _company(
