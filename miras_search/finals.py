@@ -155,15 +155,18 @@ def _first(
     chosen: Iterable[TrialRecord], done: dict[Run, TrialRecord], recipe: Recipe
 ) -> TrialRecord | None:
     """Who of some has the best mean over all seeds; None before all have ended, or if none did."""
-    sign, best = 1 if recipe.task.direction == "maximize" else -1, None
+    import numpy as np
+
+    sign, whole = 1 if recipe.task.direction == "maximize" else -1, []
     for record in chosen:
         runs = [done.get((record.digest, record.lr, seed)) for seed in seeds(recipe)]
         if None in runs:
             return None
         scores = [run.score for run in runs if run is not None and run.score is not None]
-        if len(scores) == len(runs) and (best is None or sign * sum(scores) > best[0]):
-            best = (sign * sum(scores), record)
-    return best and best[1]
+        if len(scores) == len(runs):
+            # In the same digits as `_judged` has them, which tells ties.
+            whole.append((float(np.mean(sign * np.array(scores))), record))
+    return max(whole, key=lambda one: one[0])[1] if whole else None
 
 
 def _ablations(first: TrialRecord, others: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -270,10 +273,14 @@ def _judged(
             strict=True,
         )
     )
+    # Studies together may have one variant at several rates: at the best of them.
+    best = {f.variant.digest: i for i, f in reversed([*enumerate(finalists)])}
     contrasts = []
-    for i, better in enumerate(finalists):
+    for i in sorted(best.values()):
         behind, needed = stats.gaps(scores, i)
-        for j, worse in enumerate(finalists[i + 1 :], start=i + 1):
+        better = finalists[i]
+        for j in sorted(k for k in best.values() if k > i):
+            worse = finalists[j]
             if choice := better.variant.single_difference(worse.variant):
                 gap, margin = float(behind[j]), _told(needed[j])
                 contrasts.append(Contrast(choice, better, worse, gap, margin))

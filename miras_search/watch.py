@@ -110,9 +110,10 @@ class Watched:
     def total(self) -> int:
         """Trials of the search, and of the finals as far as they are known."""
         records = self.records.values()
-        if not (self._searched and finals.settled(records, self.recipe)):
-            return self._budget + self._finals
-        return self._budget + len(finals.wanted(records, self.recipe))
+        # Runs of those who have no part any more, as another leads now, are trials too.
+        known = len(finals.wanted(records, self.recipe).keys() | finals.played(records).keys())
+        settled = self._searched and finals.settled(records, self.recipe)
+        return self._budget + (known if settled else max(known, self._finals))
 
     @property
     def complete(self) -> bool:

@@ -276,7 +276,7 @@ def test_an_axis_is_not_told_where_failures_go_with_its_kinds(how):
     def study(state: str) -> Differences:
         records = []
         for i, record in enumerate(planted(how, huber=0.1, mlp=0.1)):
-            if record.variant["bias"]["kind"] == "huber" and i % 2:
+            if record.variant["bias"]["kind"] == "huber" and (i + i // 2) % 2:
                 record = record.model_copy(update={"score": None, "state": state})
             records.append(record)
         found = differences(best_per_variant(records, how), how)
@@ -360,7 +360,12 @@ def test_a_score_is_the_mean_over_the_seeds_that_all_had(how):
     expected = {kind: pytest.approx(np.mean(own) - centre) for kind, own in means.items()}
     assert found.against_mean["bias"] == expected
     assert "with each of 2 seeds, on average." in " ".join(reasons.differences(found))
-    # Where one variant lacks a seed, its best alone counts, and the seed is held equal.
+    # A seed that one variant lacks counts for none; and where one is left, the best alone counts.
+    third = [r.model_copy(update={"seed": 2, "number": 1000 + r.number}) for r in records[::4]]
+    most = differences(best_per_variant([*records, *third[1:]], how), how)
+    assert most is not None
+    assert most.seeds == (0, 1)
+    assert most.against_mean["bias"] == expected
     fewer = [r for r in records if not (r.seed and r.digest == entries[3].variant.digest)]
     apart = differences(best_per_variant(fewer, how), how)
     assert apart is not None

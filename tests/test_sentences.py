@@ -73,7 +73,7 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
     asked = how.model_copy(update={"ablations": True})
     other = reasons.untold(entries, outcome, asked)
     assert other is not None
-    assert other.endswith("differ in one choice from another finalist.")
+    assert other.endswith("from another finalist, which an ablation has passed.")
     assert said[0].startswith(
         "With memory=matrix, bias=l2, retention=none: "
         "algorithm=momentum is better than algorithm=gd by 0.3000 \u00b1"

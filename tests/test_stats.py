@@ -476,7 +476,11 @@ def test_the_margin_of_a_difference_by_leaving_out_one_after_another():
     means = {kind: np.array(axes["memory"]) == kind for kind in ("mlp", "vector")}
     # In a crossed design a difference of means is that of scores, an eighth each.
     weights = (means["mlp"] * 1.0 - means["vector"]) / 8
-    expected = scipy_stats.t.ppf(1 - 0.025 / 3, 24 - 6) * np.sqrt(((weights * off) ** 2).sum())
+    # The variance is a quadratic form of noise: twice its mean's square over its variance.
+    rest = np.eye(24) - design @ np.linalg.pinv(design)
+    form = rest @ np.diag((weights / np.diag(rest)) ** 2) @ rest
+    freedom = np.trace(form) ** 2 / np.trace(form @ form)
+    expected = scipy_stats.t.ppf(1 - 0.025 / 3, freedom) * np.sqrt(((weights * off) ** 2).sum())
     assert told.margin("mlp", "vector", 3) == pytest.approx(expected)
     # One variant alone in a cell tells nothing of how far it is off.
     one = {"a": ["x"] * 6 + ["y"], "b": ["u", "v"] * 3 + ["w"]}
@@ -484,14 +488,20 @@ def test_the_margin_of_a_difference_by_leaving_out_one_after_another():
 
 
 @pytest.mark.parametrize("spread", [1.0, 3.0])
-def test_the_interval_of_a_difference_covers_it(spread):
+@pytest.mark.parametrize("rare", [2, 8])
+def test_the_interval_of_a_difference_covers_it(rare, spread):
+    """Also where two variants alone have a kind."""
     rng = np.random.default_rng(23)
     axes, missed, draws = crossed(), 0, 500
+    if rare == 2:
+        axes["memory"] = ["mlp" if i in (3, 20) else "vector" for i in range(24)]
     spreads = np.array([spread if kind == "mlp" else 1.0 for kind in axes["memory"]])
     pairs = [*itertools.combinations(sorted({*axes["memory"]}), 2)]
     for _ in range(draws):
         told = effects.Design(rng.normal(size=24) * spreads, axes).choices("memory")
-        missed += any(abs(told.of[a] - told.of[b]) > told.margin(a, b, 3) for a, b in pairs)
+        margins = [told.margin(*pair, comparisons=len(pairs)) for pair in pairs]
+        gaps = [abs(told.of[a] - told.of[b]) for a, b in pairs]
+        missed += any(gap > margin for gap, margin in zip(gaps, margins, strict=True))
     assert missed / draws <= at_most(0.05, draws)
 
 

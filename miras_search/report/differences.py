@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,6 +27,8 @@ RATE = "learning rate"
 ALARMS, LEARNED = 0.05, 0.02
 """Largest q-value of an effect that is shown, and where a sampler learned from scores: it tries
 more of what did well by chance, so that chance looks less extreme than it is."""
+SHUFFLES = 999
+"""Of failures among variants, to see whether they go with an axis."""
 LEAST = 12
 """Variants below which nothing is looked for."""
 
@@ -124,6 +126,9 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     axes = {axis: own for axis, own in kinds.items() if len({*own}) > 1}
     fallen = _fallen(entries, axes)
     scores, seeds, averaged = _scores(judged)
+    if averaged:
+        own = (tuple(trial for trial in e.trials if trial.seed in seeds) for e in judged)
+        judged = [replace(e, trials=trials) for e, trials in zip(judged, own, strict=True)]
     chosen, tried = _coded(side_choices_of(variants)), _tried(judged, recipe, averaged)
     settings = _coded(settings_of(variants)) | chosen
     # The best of several rates is no choice, but comes of the scores.
@@ -149,7 +154,7 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
         variants=len(judged),
         seeds=seeds,
         averaged=averaged,
-        alone=tuple(entry.variant for entry in scored if entry not in judged),
+        alone=tuple(entry.variant for entry in scored if entry.variant not in variants),
         fallen=fallen,
         axes=[*axes],
         found=found,
@@ -167,10 +172,10 @@ def _scores(entries: Sequence[Entry]) -> tuple[Array, tuple[int, ...], bool]:
         best.append({})
         for trial in entry.complete:
             best[-1].setdefault(trial.seed, trial.score or 0.0)
-    # Where all had the same seeds, what one of them gives to a score does not stand for the others.
-    if len({*map(frozenset, best)}) == 1 < len(best[0]):
-        each = [np.mean(sorted(own.values())) for own in best]
-        return np.array(each, dtype=float), tuple(sorted(best[0])), True
+    # Where all had some seeds, what one of them gives to a score does not stand for the others.
+    if len(shared := sorted(frozenset.intersection(*map(frozenset, best)))) > 1:
+        each = [np.mean([own[seed] for seed in shared]) for own in best]
+        return np.array(each, dtype=float), tuple(shared), True
     seeds = tuple(sorted({entry.best.seed for entry in entries}))
     return np.array([entry.best.score for entry in entries], dtype=float), seeds, False
 
@@ -206,22 +211,20 @@ def _reach(entries: Sequence[Entry], recipe: Recipe) -> list[float | str | None]
 def _fallen(
     entries: Sequence[Entry], axes: dict[str, list[str]]
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    from scipy.stats import chi2_contingency
-
-    found = {}
+    rng, found = np.random.default_rng(0), {}
     for axis, kinds in axes.items():
-        counts = {kind: [0, 0] for kind in kinds}
-        for entry in entries:
-            kind, best = entry.variant.choices()[axis].kind, entry.best
-            # What was pruned had a score, and would have had a worse one.
-            if kind in counts and (best.score is not None or best.state != "pruned"):
-                counts[kind][best.score is None] += 1
-        table = np.array([*counts.values()])
-        if not table[:, 1].any():
-            continue
-        test: Any = chi2_contingency(table)
-        if test.pvalue <= TOGETHER:
-            found[axis] = {kind: (fell, done + fell) for kind, (done, fell) in counts.items()}
+        # What was pruned had a score, and would have had a worse one.
+        ended = [e for e in entries if e.best.score is not None or e.best.state != "pruned"]
+        every = [(entry.variant.choices()[axis].kind, entry.best.score is None) for entry in ended]
+        own = [(kind, fell) for kind, fell in every if kind in kinds]
+        groups = one_hot([kind for kind, _ in own])
+        fell = np.array([float(fell) for _, fell in own])
+        draws = rng.permuted(np.tile(fell, (SHUFFLES, 1)), axis=1)
+        apart = ((np.vstack([fell, draws]) @ groups) ** 2 / groups.sum(axis=0)).sum(axis=1)
+        if fell.any() and np.mean(apart >= apart[0] - 1e-9) <= TOGETHER:
+            names = np.unique([kind for kind, _ in own])
+            counts = zip(names, fell @ groups, groups.sum(axis=0), strict=True)
+            found[axis] = {str(kind): (int(n), int(of)) for kind, n, of in counts}
     return found
 
 

@@ -97,9 +97,7 @@ def _kinds(found: Differences, axes: list[str], recipe: Recipe) -> Picture:
                 rows.append(dots.Row(f"    {kind}", best=dots.Dot(value, f"{kind}: {value:+.4f}")))
     title = "Kinds, with all other axes equal"
     metric = recipe.task.metric.replace("_", " ")
-    caption = f"{metric.capitalize()} of each kind against the mean of its axis."
-    if any(len(found.against_mean[axis]) > 2 for axis in axes):
-        caption += " Which of three or more differ was not tested."
+    caption = f"{metric.capitalize()} of each kind against the mean of its axis; no intervals."
     if unknown:
         caption += f" Never tried where others of the axis were: {', '.join(unknown)}."
     drawing = dots.draw("kinds", title, rows, f"{metric} ({text.better(recipe)})", {"mean": 0.0})

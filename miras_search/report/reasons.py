@@ -213,7 +213,7 @@ def untold(entries: Sequence[Entry], outcome: Standing | None, recipe: Recipe) -
         return None
     named = text.listed(name for name in Variant.model_fields if name in missing)
     does = "does" if len(missing) == 1 else "do"
-    more = "an ablation leads, and the others differ in one choice from another finalist."
+    more = "the ablations differ in one choice from another finalist, which an ablation has passed."
     if not recipe.ablations:
         more = (
             "miras-search resume STUDY ablations=true runs variants that differ from the first in "

@@ -109,7 +109,7 @@ def verdict(records: Sequence[TrialRecord], outcome: Standing | None, recipe: Re
         if over(records, recipe):
             return "First in the search: no finalist completed on all seeds, to say how sure it is."
         if recipe.finalists:
-            return "First in the search: no finals have a result yet, to say how sure that is."
+            return "First in the search: its finals are not over, to say how sure that is."
         return (
             "First in the search, which does not show that it is better: "
             "miras-search resume STUDY finalists=3 seeds=3 runs the leading ones on new seeds."

@@ -226,22 +226,27 @@ class Means:
     """What each score weighs in each of them, [n]."""
     errors: Array
     """How far each score is from what is fitted to the others; infinite where that says nothing."""
-    freedom: int
+    left: Array
+    """[n, n], what turns scores into what the fit leaves of them."""
 
     def margin(self, one: str, other: str, comparisons: int) -> float | None:
         """Half the width of the interval of a difference, at 95 % for so many of them together.
 
         No two scores need vary alike: the variance is that of White (1980) in the form HC3 of
-        MacKinnon and White (1985), with the t distribution. None where it is not known.
+        MacKinnon and White (1985), with the degrees of freedom by which it is itself known (Bell
+        and McCaffrey 2002): few, where few scores matter. None where it is not known.
         """
         from scipy.stats import t
 
         weights = self.weights[one] - self.weights[other]
         matter = np.abs(weights) > 1e-9
-        if self.freedom < 1 or np.isinf(self.errors[matter]).any():
+        if not matter.any() or np.isinf(self.errors[matter]).any():
             return None
+        left = self.left[np.ix_(matter, matter)]
+        each = (weights[matter] / np.diag(left)) ** 2
+        freedom = (each @ np.diag(left)) ** 2 / (each @ left**2 @ each)
         variance = ((weights[matter] * self.errors[matter]) ** 2).sum()
-        return float(t.ppf(1 - 0.025 / comparisons, self.freedom) * np.sqrt(variance))
+        return float(t.ppf(1 - 0.025 / comparisons, freedom) * np.sqrt(variance))
 
 
 def means(scores: Array, values: Sequence[str], beside: Sequence[Array]) -> Means:
@@ -255,10 +260,9 @@ def means(scores: Array, values: Sequence[str], beside: Sequence[Array]) -> Mean
     left, sizes, right = _svd(design)
     weights = (right.T / sizes) @ left.T
     fitted, rows = weights @ scores, right.T
-    leverage = (left**2).sum(axis=1)
-    errors = np.full(len(scores), np.inf)
-    free = leverage < 1 - 1e-9
-    errors[free] = (scores - design @ fitted)[free] / (1 - leverage[free])
+    rest = np.eye(len(scores)) - left @ left.T
+    errors, free = np.full(len(scores), np.inf), np.diag(rest) > 1e-9
+    errors[free] = (rest @ scores)[free] / np.diag(rest)[free]
     options, counts = np.unique(values, return_counts=True)
     own = range(len(options))
     # To be told apart is transitive, so that whoever has one has the whole set.
@@ -272,7 +276,7 @@ def means(scores: Array, values: Sequence[str], beside: Sequence[Array]) -> Mean
         },
         {str(option): weights[i] for i, option in enumerate(options)},
         errors,
-        len(scores) - len(sizes),
+        rest,
     )
 
 
