@@ -173,8 +173,9 @@ def _ablations(first: TrialRecord, others: Iterable[TrialRecord]) -> list[TrialR
     """For each choice the best of the others, best first, that differs from one in it alone: one of
     another kind, where there is one."""
     found: dict[str, dict[bool, TrialRecord]] = {}
+    one = json.dumps(first.variant)
     for other in others:
-        if choice := _difference(json.dumps(first.variant), json.dumps(other.variant)):
+        if choice := _difference(one, json.dumps(other.variant)):
             mine, theirs = first.variant[choice], other.variant[choice]
             alike = isinstance(mine, dict) and mine["kind"] == theirs["kind"]
             found.setdefault(choice, {}).setdefault(alike, other)

@@ -130,6 +130,41 @@ def test_ablations_are_the_best_that_differ_from_the_first_in_one_choice(objecti
     assert {d for d, *_ in finals.wanted(better, how)} == two | {*expected.values()}
 
 
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_who_is_ablated_is_the_first_of_the_finals_in_a_tie_as_well(seeds) -> None:
+    """Equal scores in another order have sums that may differ in the last digit."""
+    how = samples.recipe(finalists=2, ablations=True, seeds=seeds)
+    only = how.model_copy(update={"ablations": False})
+    one, other, *_ = samples.variants()
+    found = [samples.record(i, v, 0.9 - 0.1 * i, how=how) for i, v in enumerate((one, other))]
+    rng = random.Random(0)
+    for _ in range(60):
+        scores = [rng.randrange(100) / 100 for _ in range(seeds)]
+        pairs = zip(scores, rng.sample(scores, seeds), strict=True)
+        ended = [*found, *samples.finals(found, only, [score for pair in pairs for score in pair])]
+        outcome = finals.standing(ended, only)
+        first = finals._first(found, finals.played(ended), how)
+        assert outcome is not None
+        assert first is not None
+        assert outcome.first.runs[0].digest == first.digest
+
+
+def test_of_one_variant_at_several_rates_the_better_is_held_against_others() -> None:
+    """Of two studies that are judged as one."""
+    how = samples.recipe(finalists=2, seeds=3)
+    studies = []
+    for lr, worth in ((1e-3, 0.0), (1e-2, 0.2)):
+        pair = enumerate(samples.variants()[:2])
+        found = [samples.record(i, v, 0.5 + 0.1 * i, how=how, lr=lr) for i, v in pair]
+        scores = [0.5 + worth + 0.01 * i for i in range(6)]
+        studies.append(([*found, *samples.finals(found, how, scores)], how))
+    outcome = finals.pooled(studies)
+    assert outcome is not None
+    assert len(outcome.finalists) == 4
+    (contrast,) = outcome.contrasts
+    assert {contrast.better.runs[0].lr, contrast.worse.runs[0].lr} == {1e-2}
+
+
 def test_an_ablation_is_of_another_kind_where_there_is_one() -> None:
     how = samples.recipe(finalists=1, ablations=True, seeds=3)
     first = samples.variants()[0].replace(memory=kinds("memory")["mlp"](expansion=2))

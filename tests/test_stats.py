@@ -371,6 +371,20 @@ def test_what_a_setting_does_is_not_told_of_the_axes_that_it_goes_with(where):
     assert max(told.values()) / studies <= at_most(0.05, studies)
 
 
+def test_what_a_peak_of_few_values_does_is_not_told_of_the_axis_that_goes_with_it():
+    """It is beside everything, and most of one memory has the value at the peak."""
+    axes, rng = crossed(), np.random.default_rng(24)
+    axes = {axis: kinds * 2 for axis, kinds in axes.items()}
+    told, studies = 0, 60
+    for seed in range(studies):
+        peak = [rng.random() < (0.8 if kind == "mlp" else 0.2) for kind in axes["memory"]]
+        heads = [2.0 if there else float(rng.choice([1, 4, 8])) for there in peak]
+        scores = rng.normal(size=48) + 5 * (np.array(heads) == 2)
+        found = effects.Design(scores, axes, sides={"heads": heads}).effects(seed)
+        told += any(e.q is not None and e.q <= 0.05 for e in found)
+    assert told / studies <= at_most(0.05, studies)
+
+
 def test_of_settings_that_go_together_neither_is_told():
     axes, rng = crossed(), np.random.default_rng(20)
     has = [kind == "a" for kind in axes["algorithm"]]

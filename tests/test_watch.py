@@ -84,6 +84,18 @@ def test_a_study_under_way(tmp_path: Path) -> None:
         assert "/6 " not in told
 
 
+def test_runs_of_who_is_no_finalist_any_more_are_counted(tmp_path: Path) -> None:
+    both = samples.recipe(finalists=2, seeds=3, trials=2)
+    pair = enumerate(samples.variants()[:2])
+    found = [samples.record(i, v, 0.9 - 0.1 * i, how=both) for i, v in pair]
+    found += samples.finals(found, both, [0.5] * 6)
+    one = both.model_copy(update={"finalists": 1})
+    watched = Watched(samples.folder(tmp_path / "study", one, found))
+    watched.look()
+    assert watched.complete
+    assert watched.total == len(found) == 8
+
+
 def test_it_is_complete_when_there_is_nothing_more_to_ask(tmp_path: Path) -> None:
     """Variants of the search, then two finalists on three seeds."""
     with begin(tmp_path, "finalists=2", "seeds=3", "trials=4") as study:

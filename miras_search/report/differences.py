@@ -211,10 +211,12 @@ def _reach(entries: Sequence[Entry], recipe: Recipe) -> list[float | str | None]
 def _fallen(
     entries: Sequence[Entry], axes: dict[str, list[str]]
 ) -> dict[str, dict[str, tuple[int, int]]]:
+    """The axes of whose kinds some have no score more often, by shuffles; of each kind how many
+    have none, and of how many."""
     rng, found = np.random.default_rng(0), {}
+    # What was pruned had a score, and would have had a worse one.
+    ended = [e for e in entries if e.best.score is not None or e.best.state != "pruned"]
     for axis, kinds in axes.items():
-        # What was pruned had a score, and would have had a worse one.
-        ended = [e for e in entries if e.best.score is not None or e.best.state != "pruned"]
         every = [(entry.variant.choices()[axis].kind, entry.best.score is None) for entry in ended]
         own = [(kind, fell) for kind, fell in every if kind in kinds]
         groups = one_hot([kind for kind, _ in own])
