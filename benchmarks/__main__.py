@@ -246,7 +246,8 @@ def main() -> None:
         parser.error(f"unknown groups {sorted(unknown)}: expected some of {list(GROUPS)}")
     for problem in _problems(options):
         parser.error(problem)
-    torch.set_default_device(options.device)
+    if options.device != "cpu":  # a default device makes every call of torch slower
+        torch.set_default_device(options.device)
     cpu = f"{torch.get_num_threads()} threads"
     where = torch.cuda.get_device_name() if "cuda" in options.device else cpu
     print(f"torch {torch.__version__}, {where}; ratios above 1: better")
