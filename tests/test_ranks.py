@@ -109,7 +109,7 @@ def test_a_process_that_dies_is_the_end_of_the_trial(tmp_path, by, reason):
 
     found = run(spec(tmp_path, 2), kill)
     assert found.state == "failed"
-    assert found.reason == f"process 2 of 2: {reason}"
+    assert found.reason == reason
 
 
 def test_shares_make_the_batch():
