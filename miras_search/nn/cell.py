@@ -114,7 +114,9 @@ class Cell(nn.Module):
         norm = self.variant.qk_norm
         match self.variant.memory.preferred_qk_norm if norm == "auto" else norm:
             case "l2":
-                return functional.normalize(x, dim=-1, eps=1e-6)
+                # What functional.normalize does, but for a division whose gradient is three.
+                length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+                return x * length.clamp(min=1e-6).reciprocal()
             case "rms":
                 return functional.rms_norm(x, x.shape[-1:], eps=1e-6)
             case _:

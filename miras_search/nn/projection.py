@@ -31,15 +31,18 @@ class Projection(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """x `[B, T, D]` to `[B, T, parts, H, D/H]`, and the state after the last token: "inputs" of
         the convolution, `[B, parts D, kernel - 1]`."""
-        y = self.linear(x).mT
-        shape = (*y.shape[:2], self.past)
+        y = self.linear(x)
+        shape = (len(y), y.shape[-1], self.past)
         if state is None:
             state = State({"inputs": y.new_zeros(shape)})
         check(state, inputs=shape)
-        padded = torch.cat([state.tensors["inputs"], y], dim=-1)
+        padded = torch.cat([state.tensors["inputs"].mT, y], dim=1)
         if self.conv is not None:
-            y = self.conv(padded)
-        # The convolution left channels outermost; kernels want them innermost.
-        y = functional.silu(y.mT.contiguous()).unflatten(-1, (self.parts, self.heads, -1))
+            # As an image of one row whose channels lie innermost, as they do before and after it:
+            # a convolution of a sequence would copy them to the outside.
+            image, kernel = padded.mT[:, :, None], self.conv.weight.unflatten(1, (1, 1))
+            y = functional.conv2d(image, kernel, groups=self.conv.groups).squeeze(2).mT.contiguous()
+        y = functional.silu(y).unflatten(-1, (self.parts, self.heads, -1))
         # A copy: a view would hold all that was read.
-        return y, State({"inputs": padded[..., padded.shape[-1] - self.past :].clone()})
+        last = padded[:, padded.shape[1] - self.past :].mT
+        return y, State({"inputs": last.clone(memory_format=torch.contiguous_format)})
