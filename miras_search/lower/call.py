@@ -84,7 +84,8 @@ class Call:
     """What the bias asked for: per head or per value channel."""
     weight_gates: dict[str, Gates]
     """What retention and algorithm asked for, for each matrix, and `RETAIN`; "step" is the step as
-    it is applied, with the factors of retention gate and chunk."""
+    it is applied, with the factors of retention gate and chunk. Matrices that move alike have the
+    same mapping."""
     state: State
     """Where the memory stands before the first token."""
 
@@ -165,6 +166,17 @@ def prepare(
             return gate
         return gate[..., None, :] if columns else gate[..., None]
 
+    def of_weights(matrix: str) -> Gates:
+        named = {c.name: of_matrix(c, matrix) for c in wanted if c.acts_on == "weights"}
+        return _applied(variant, named)
+
+    # Matrices without gates of their own share one mapping, and with it what is made of it.
+    moving = [c.name for c in wanted if c.acts_on == "weights" and not c.fixed]
+    shared = all(name in gates and gates[name].shape == lead for name in moving)
+    if shared and not any("." in name for name in gates):
+        weight_gates = dict.fromkeys(shapes, of_weights(next(iter(shapes)))) if shapes else {}
+    else:
+        weight_gates = {matrix: of_weights(matrix) for matrix in shapes}
     call = Call(
         variant,
         q.repeat_interleave(writes, dim=1).transpose(1, 2) if writes > 1 else q.transpose(1, 2),
@@ -173,12 +185,7 @@ def prepare(
         bias_gates={
             c.name: value(c, value_width, (c.name,)) for c in wanted if c.acts_on == "output"
         },
-        weight_gates={
-            matrix: _applied(
-                variant, {c.name: of_matrix(c, matrix) for c in wanted if c.acts_on == "weights"}
-            )
-            for matrix in shapes
-        },
+        weight_gates=weight_gates,
         state=_start(variant, shapes, k, weights)
         if state is None
         else _checked(state, variant, shapes, k, v),

@@ -76,26 +76,29 @@ def _learn(
     recompute: bool,
 ) -> tuple[Tensor, State]:
     variant, slots, before = call.variant, call.variant.algorithm.slots, call.state.tensors
-    z: dict[str, Any] = {
-        m: move.pack([before[f"{s}/{m}"] for s in slots]) for m, move in moves.items()
-    }
+    z: dict[str, Any] = {m: [before[f"{s}/{m}"] for s in slots] for m in moves}
     offset = call.state.position % variant.anchor_every
     anchor = {m: before[f"anchor/{m}"] for m in moves} if offset else {}
     # Of formed states (Muon behind a mirror map) torch 2.13 compiles a wrong gradient.
     compile = compile and all(isinstance(move, Contraction) for move in moves.values())
     outputs, past = [], window.carried(call)
     tile = min(move.tile for move in moves.values())
+    # Once for all pieces: in `[B, T, H, *]` every product would copy its own.
+    qkv = [x.contiguous() for x in (call.q, call.k, call.v)]
+    every = call.weight_gates
+    alike = {m: next(o for o in moves if every[o] is every[m]) for m in moves}
     size = tile if variant.gradient_is_constant else variant.anchor_every
     for start, length, count in segments(offset, call.tokens, size):
         cut = partial(fold, start=start, length=length, count=count)
-        q, k, v = (cut(x) for x in (call.q, call.k, call.v))
-        gates = {m: {n: cut(g) for n, g in call.weight_gates[m].items()} for m in moves}
-        prepared: dict[str, Any] = {m: moves[m].prepare(gates[m], k, tile) for m in moves}
+        q, k, v = map(cut, qkv)
+        gates = {m: {n: cut(g) for n, g in every[m].items()} for m in alike.values()}
+        prepared: dict[str, Any] = {m: moves[m].prepare(g, k, tile) for m, g in gates.items()}
+        by_token = {m: _each(g, count) for m, g in gates.items()}
         by_chunk = zip(
             *(x.unbind(2) for x in (q, k, v)),
             _each({name: cut(g) for name, g in call.bias_gates.items()}, count),
-            zip(*(_each(gates[m], count) for m in moves), strict=True),
-            zip(*prepared.values(), strict=True),
+            zip(*(by_token[m] for m in alike.values()), strict=True),
+            zip(*(prepared[m] for m in alike.values()), strict=True),
             strict=True,
         )
         for q_c, k_c, v_c, bias_gates, weight_gates, ready in by_chunk:
@@ -104,7 +107,7 @@ def _learn(
             if past:
                 bias_gates = window.bias_gates_of(tokens, call)
             past = window.last(tokens, variant.algorithm.window_length - 1)
-            anchor = anchor or {m: move.unpack(z[m])[0] for m, move in moves.items()}
+            anchor = anchor or {m: z[m][0] for m in moves}
             chunk = Chunk(
                 q=q_c,
                 k=tokens["keys"],
@@ -125,11 +128,7 @@ def _learn(
                 anchor = {}
             elif chunk.decay:
                 anchor = {m: chunk.decay[m][:, :, -1] * a for m, a in anchor.items()}
-    tensors = {
-        f"{s}/{m}": x
-        for m, move in moves.items()
-        for s, x in zip(slots, move.unpack(z[m]), strict=True)
-    }
+    tensors = {f"{s}/{m}": x for m in moves for s, x in zip(slots, z[m], strict=True)}
     tensors |= {f"anchor/{m}": a for m, a in anchor.items()}
     tensors |= {f"{WINDOW}{name}": x for name, x in past.items()}
     # Copies: views would hold the states of a tile, or all that was read.

@@ -99,18 +99,18 @@ def multiply_out(update: Transition, step: Tensor | float, tokens: Tensor) -> Co
         s = seen.shape[-3]
         halves = [_halves(x, dim) for x, dim in ((seen, -4), (read, -4), (left, -4), (whole, -4))]
         (seen_1, seen_2), (read_1, read_2), (left_1, left_2), (whole_1, whole_2) = halves
-        across = (read_2[..., :, None, :, :] * left_1[..., None, :, :, :]).sum(-2)
+        across = _times(read_2, left_1.transpose(-3, -2))
         seen = torch.cat(
             [functional.pad(seen_1, (0, 0, 0, s)), torch.cat([across, seen_2], dim=-2)], dim=-3
         )
         read = torch.cat([read_1, _times(read_2, whole_1)], dim=-3)
         left = torch.cat([_times(left_1, whole_2.transpose(-3, -2)), left_2], dim=-3)
-        whole = _product(whole_2, whole_1)
+        whole = _times(whole_2, whole_1)
     return Coefficients(
-        read_carry=read[..., 0, :length, :, :],
-        read_write=seen[..., 0, :length, :length, :],
-        end_carry=whole[..., 0, :, :, :],
-        end_write=left[..., 0, :length, :, :],
+        read_carry=read.squeeze(-4)[..., :length, :, :],
+        read_write=seen.squeeze(-4)[..., :length, :length, :],
+        end_carry=whole.squeeze(-4),
+        end_write=left.squeeze(-4)[..., :length, :, :],
     )
 
 
@@ -160,10 +160,7 @@ def _halves(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _times(rows: Tensor, matrix: Tensor) -> Tensor:
-    """rows `[..., s, n, *]` times a matrix `[..., n, n, *]`."""
+    """rows `[..., s, n, *]` times a matrix `[..., n, m, *]`."""
+    if rows.shape[-1] == 1 and rows.shape[-2] > 1:
+        return (rows.squeeze(-1) @ matrix.squeeze(-1))[..., None]
     return (rows[..., None, :] * matrix[..., None, :, :, :]).sum(-3)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """The product of matrices `[..., n, n, *]`."""
-    return (a[..., None, :] * b[..., None, :, :, :]).sum(-3)

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from miras_search.lower.coefficients import Coefficients, by_tile, of_gates
+from miras_search.lower.products import moved, sum_of_products
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from miras_search.lower.call import Gates
     from miras_search.retention.base import Retention
     from miras_search.variant import Variant
+
+Slots = list["Tensor"]
+"""What is carried, `[B, H, out, in]` each, the state first."""
 
 TILE = 64
 """Tokens that are moved and read together."""
@@ -26,24 +28,13 @@ SMALL_TILE = 16
 
 @dataclass(frozen=True)
 class Contraction:
-    """How one matrix moves. What is carried is one tensor, the slots transposed and the state
-    first: z `[B, H, n, in, out]`."""
+    """How one matrix moves."""
 
     variant: Variant
     rows: bool
     """Whether coefficients are of rows of the matrix."""
     tile: int
     """Tokens at a time."""
-
-    @staticmethod
-    def pack(slots: Sequence[Tensor]) -> Tensor:
-        """What is carried, of the slots `[B, H, out, in]` of a state."""
-        return torch.stack([slot.mT for slot in slots], dim=2)
-
-    @staticmethod
-    def unpack(z: Tensor) -> Sequence[Tensor]:
-        """The slots, the state first."""
-        return z.mT.unbind(2)
 
     def prepare(self, gates: Gates, k: Tensor, tile: int) -> list[list[Coefficients]]:
         """The coefficients of each chunk and tile, for gates `[B, H, chunks, C, *, *]` and keys
@@ -56,7 +47,7 @@ class Contraction:
 
         return [[c for (c,) in tiles] for tiles in by_tile(gates, k, tile, make)]
 
-    def at(self, z: Tensor, u: Tensor, h: Tensor, coefficients: Coefficients) -> Contracted | Shown:
+    def at(self, z: Slots, u: Tensor, h: Tensor, coefficients: Coefficients) -> Contracted | Shown:
         """The matrix during a tile."""
         now = Contracted(z, u, h, coefficients, self.rows)
         return now if self.variant.retention.linear else Shown(self.variant.retention, now)
@@ -66,8 +57,7 @@ class Contraction:
 class Contracted:
     """What is carried into a tile, its writes u h^T, and who sees what of them."""
 
-    z: Tensor
-    """`[..., n, in, out]`"""
+    z: Slots
     u: Tensor
     """`[..., C, out]`"""
     h: Tensor
@@ -77,20 +67,24 @@ class Contracted:
 
     def read(self, x: Tensor) -> Tensor:
         """W_t x_t for each token t: x `[..., C, in]`, giving `[..., C, out]`."""
-        seen = self.coefficients.read_write
-        kept = read_carried(self.z, x, self.coefficients.read_carry, self.rows)
+        c, z, u = self.coefficients, self.z, self.u
         if self.rows:
-            return kept + torch.einsum("...ti,...tio,...io->...to", x @ self.h.mT, seen, self.u)
-        return plus_product(kept, overlap(seen, x, self.h), self.u)
+            seen = torch.einsum("...ti,...tio,...io->...to", x @ self.h.mT, c.read_write, u)
+            return plus_carried(seen, z, x, c.read_carry)
+        written = (overlap(c.read_write, x, self.h), u)
+        if of_outputs(z[0], c.read_carry, self.rows):
+            return plus_carried(sum_of_products(written), z, x, c.read_carry)
+        carries = zip(c.read_carry.unbind(-2), z, strict=True)
+        return sum_of_products(written, *((carry * x, w.mT) for carry, w in carries))
 
-    def end(self) -> Tensor:
-        """What is carried out of the tile, `[..., n, in, out]`."""
-        c = self.coefficients
-        if self.rows:
-            writes = (c.end_write * self.u[..., None, :]).transpose(-3, -2)
-            return mixed(c.end_carry, self.z, True) + self.h.mT[..., None, :, :] @ writes
-        kept = mixed(c.end_carry, self.z, False).flatten(-3, -2)
-        return plus_product(kept, weighted(self.h, c.end_write).mT, self.u).view_as(self.z)
+    def end(self) -> Slots:
+        """What is carried out of the tile."""
+        carry = self.coefficients.end_carry
+        carry = carry[..., :, None] if self.rows else carry[..., None, :]
+        writes = self.coefficients.end_write.unbind(-2)
+        if of_outputs(self.z[0], self.coefficients.end_carry, self.rows):
+            return moved(carry, self.z, [c * self.u for c in writes], [self.h])
+        return moved(carry, self.z, [self.u], [c * self.h for c in writes])
 
 
 @dataclass(frozen=True)
@@ -106,56 +100,43 @@ class Shown:
         states = formed(now.z, now.u, now.h, now.coefficients, now.rows)
         return (self.retention.expose(states) @ x[..., None])[..., 0]
 
-    def end(self) -> Tensor:
-        """What is carried out of the tile, `[..., n, in, out]`."""
+    def end(self) -> Slots:
+        """What is carried out of the tile."""
         return self.now.end()
 
 
-def mixed(carry: Tensor, z: Tensor, rows: bool) -> Tensor:
-    """sum_j carry[m, j] Z[j] for carry `[..., n, n, *]` and z `[..., n, in, out]`."""
-    if z.shape[-3] == 1:
-        return (carry[..., None, :] if rows else carry[..., None])[..., 0, :, :, :] * z
-    if carry.shape[-1] == 1:
-        return (carry[..., 0] @ z.flatten(-2)).unflatten(-1, z.shape[-2:])
-    side = carry[..., None, :] if rows else carry[..., None]
-    return (side * z[..., None, :, :, :]).sum(-3)
-
-
-def formed(z: Tensor, u: Tensor, h: Tensor, c: Coefficients, rows: bool) -> Tensor:
-    """The state after every token, `[..., C, out, in]`, for z `[..., n, in, out]`."""
+def formed(z: Slots, u: Tensor, h: Tensor, c: Coefficients, rows: bool) -> Tensor:
+    """The state after every token, `[..., C, out, in]`, for z `[..., out, in]` each."""
+    carried = torch.stack(list(z), dim=-3)  # [..., n, out, in]
     if c.read_carry.shape[-1] == 1:
         # One large product, of all that is carried and written.
-        written = h[..., :, None] * u[..., None, :]
-        both = torch.cat([z.expand(*written.shape[:-3], *z.shape[-3:]), written], dim=-3)
+        written = u[..., :, None] * h[..., None, :]
+        both = torch.cat([carried.expand(*written.shape[:-3], *carried.shape[-3:]), written], -3)
         seen = torch.cat([c.read_carry, c.read_write], dim=-2)[..., 0]
-        return (seen @ both.flatten(-2)).unflatten(-1, both.shape[-2:]).mT
+        return (seen @ both.flatten(-2)).unflatten(-1, both.shape[-2:])
     if rows:
-        kept = (c.read_carry[..., None, :] * z[..., None, :, :, :]).sum(-3)
-        return (kept + h.mT[..., None, :, :] @ (c.read_write * u[..., None, :, :])).mT
-    kept = (c.read_carry[..., None] * z[..., None, :, :, :]).sum(-3)
-    return (kept + (c.read_write * h[..., None, :, :]).mT @ u[..., None, :, :]).mT
+        kept = (c.read_carry[..., None] * carried[..., None, :, :, :]).sum(-3)
+        return kept + (c.read_write * u[..., None, :, :]).mT @ h[..., None, :, :]
+    kept = (c.read_carry[..., None, :] * carried[..., None, :, :, :]).sum(-3)
+    return kept + u.mT[..., None, :, :] @ (c.read_write * h[..., None, :, :])
 
 
-def weighted(x: Tensor, c: Tensor) -> Tensor:
-    """Inputs as each of n carried tensors takes them: x `[..., C, in]`, c `[..., C, n, *]`, giving
-    `[..., C, n in]`."""
-    return (c * x[..., None, :]).flatten(-2)
+def of_outputs(w: Tensor, c: Tensor, rows: bool) -> bool:
+    """Whether coefficients `[..., 1 or out or in]` multiply what leaves a matrix `[..., out, in]`,
+    and not what enters it: where there is a choice, whatever is smaller."""
+    return rows or (c.shape[-1] == 1 and w.shape[-2] < w.shape[-1])
 
 
-def plus_product(kept: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """kept + a @ b in one operation, `[..., m, n]`."""
-    return torch.baddbmm(*(x.flatten(0, -3) for x in (kept, a, b))).view_as(kept)
-
-
-def read_carried(z: Tensor, x: Tensor, carry: Tensor, rows: bool) -> Tensor:
-    """sum_j carry[t, j] Z[j] x_t for carry `[..., C, n, *]` and x `[..., C, in]`."""
-    if rows:
-        return (carry.transpose(-3, -2) * (x[..., None, :, :] @ z)).sum(-3)
-    return weighted(x, carry) @ z.flatten(-3, -2)
+def plus_carried(y: Tensor, z: Slots, x: Tensor, carry: Tensor) -> Tensor:
+    """y_t + sum_j carry[t, j] Z[j] x_t, coefficients being of outputs: carry `[..., C, n, 1 or
+    out]`, x `[..., C, in]` and y `[..., C, out]`."""
+    for c, w in zip(carry.unbind(-2), z, strict=True):
+        y = y.addcmul(c, x @ w.mT)
+    return y
 
 
 def overlap(seen: Tensor, x: Tensor, h: Tensor) -> Tensor:
     """x_t . h_i weighted by seen `[..., C, C, 1 or in]`, giving `[..., C, C]`."""
     if seen.shape[-1] == 1:
-        return seen[..., 0] * (x @ h.mT)
+        return seen.squeeze(-1) * (x @ h.mT)
     return ((seen * h[..., None, :, :]) @ x[..., None])[..., 0]

@@ -24,7 +24,9 @@ def fold(x: Tensor, start: int, length: int, count: int, dim: int = 2) -> Tensor
     """Tokens of a dimension as pieces, `[..., count, length, ...]`; a scalar as it is."""
     if x.dim() == 0:
         return x
-    return x.narrow(dim, start, length * count).unflatten(dim, (count, length))
+    if length * count < x.shape[dim]:  # the backward pass of a part writes the whole
+        x = x.narrow(dim, start, length * count)
+    return x.unflatten(dim, (count, length))
 
 
 def each(x: Tensor, count: int) -> Sequence[Tensor]:

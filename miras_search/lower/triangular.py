@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def inverse(below: Tensor) -> Tensor:
-    """(I + L)^-1 for strictly lower triangular L `[..., C, C]`.
+    """(I - L)^-1 for strictly lower triangular L `[..., C, C]`.
 
     Neighbouring diagonal blocks are joined until one is left. As stable as substitution (no power
     of L is formed), and made of batched products, where `solve_triangular` takes one system after
@@ -22,6 +22,8 @@ def inverse(below: Tensor) -> Tensor:
 
 
 class _Inverse(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(below: Tensor) -> Tensor:
         size = below.shape[-1]
@@ -33,7 +35,7 @@ class _Inverse(torch.autograd.Function):
             # The block below the diagonal of each pair: [..., s, s, pairs].
             corner = tiled[..., :, 1, :, :, 0, :].diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
             first, second = blocks.unflatten(-3, (-1, 2)).unbind(-3)
-            across = -(second @ corner @ first)
+            across = second @ corner @ first
             blocks = torch.cat(
                 [functional.pad(first, (0, s)), torch.cat([across, second], dim=-1)], dim=-2
             )
@@ -46,4 +48,4 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (inverse,) = ctx.saved_tensors
-        return -(inverse.mT @ gradient @ inverse.mT).tril(-1)
+        return (inverse.mT @ gradient @ inverse.mT).tril(-1)

@@ -11,12 +11,10 @@ import torch
 from miras_search.algorithm.base import Transition
 from miras_search.lower.call import RETAIN, Gates
 from miras_search.lower.coefficients import Coefficients, by_tile, flat, multiply_out, of_gates
-from miras_search.lower.contract import Contracted, Contraction, formed
+from miras_search.lower.contract import Contracted, formed
 from miras_search.lower.tiles import each
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from miras_search.variant import Variant
@@ -52,16 +50,6 @@ class Unrolling:
         """Tokens at a time."""
         few, many = TILES
         return max(few, min(many, 1 << max(ENTRIES // self.entries, 1).bit_length() - 1))
-
-    @staticmethod
-    def pack(slots: Sequence[Tensor]) -> Slots:
-        """What is carried."""
-        return list(slots)
-
-    @staticmethod
-    def unpack(z: Slots) -> Sequence[Tensor]:
-        """The slots, the state first."""
-        return z
 
     @property
     def stepwise(self) -> bool:
@@ -115,10 +103,9 @@ class Unrolling:
 
     def _pushed(self, z: Slots, u: Tensor, h: Tensor, gates: Gates, c: Coefficients) -> Slots:
         """A linear algorithm under a proximal gate: what it adds to the state waits for nothing."""
-        carried = Contraction.pack(z)
-        pushes = formed(carried, u, h, c, self.rows)
+        pushes = formed(z, u, h, c, self.rows)
         states = self.variant.retention.settle_all(z[0], pushes, gates[RETAIN], gates)
-        _, *sums = Contraction.unpack(Contracted(carried, u, h, c, self.rows).end())
+        _, *sums = Contracted(z, u, h, c, self.rows).end()
         return [states, *(x[:, :, None] for x in sums)]
 
     def _one_by_one(self, z: Slots, gradient: Tensor, h: Tensor, gates: Gates) -> Slots:
@@ -138,7 +125,7 @@ class Unrolling:
         (state, *past), (*of_sums, of_state), sums = z, coefficients, []
         for update, old, c in zip(algorithm.sums(gates[RETAIN], gates), past, of_sums, strict=True):
             if update.of == "input":
-                sums.append(formed(old.mT[:, :, None], h, h, c, self.rows))
+                sums.append(formed([old], h, h, c, self.rows))
             else:
                 x = gradient if update.of == "gradient" else gradient.square()
                 sums.append(_scanned(old, x, c, self.rows))
