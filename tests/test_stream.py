@@ -150,11 +150,21 @@ def test_a_state_of_another_model_or_batch_is_refused():
 FORMED = VARIANT.to_dict() | {"algorithm": {"kind": "muon", "window": 3}, "chunk": 64}
 
 
+DELTA = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd", "heads": 2}
+
+
 @pytest.mark.parametrize(
-    "variant", [*(VARIANT.replace(macro=m) for m in MACROS), Variant.from_dict(FORMED)], ids=str
+    "variant",
+    [
+        *(VARIANT.replace(macro=m) for m in MACROS),
+        VARIANT.replace(conv=2),
+        *map(Variant.from_dict, (FORMED, DELTA)),
+    ],
+    ids=str,
 )
 def test_a_state_holds_nothing_of_a_long_piece(variant):
     model = model_of(variant)
-    (_, state), *_ = model.stream([tokens_of(300)])
+    # Of one sequence: with several, a view of a few tokens is seldom contiguous.
+    (_, state), *_ = model.stream([tokens_of(300)[:1]])
     held = [x for layer in state for part in layer.values() for x in part.tensors.values()]
-    assert sum(x.untyped_storage().nbytes() for x in held) <= 8 * sum(x.nbytes for x in held)
+    assert all(x.untyped_storage().nbytes() <= 8 * x.nbytes for x in held)
