@@ -119,6 +119,14 @@ class OneSlot(Momentum):
         return ("weights",)
 
 
+class LooksBack(Momentum):
+    """The sum of gradients takes from the state."""
+
+    def transition(self, retain, gates):
+        first, (_, b) = super().transition(retain, gates).carry
+        return Transition(carry=(first, (0.5, b)), inject=(1.0, 1.0))
+
+
 class IgnoresRetention(Gd):
     """The retention gate is dropped."""
 
@@ -139,6 +147,7 @@ WRONG = [
     (Unmasked(), "the last"),
     (Grows(), "grows the memory"),
     (Forgets(), "keeps_everything"),
+    (LooksBack(), "looks at the state"),
     (OneSlot(), "1 slots"),
     (IgnoresRetention(), "no effect"),
 ]

@@ -173,8 +173,8 @@ def prepare(
     # Matrices without gates of their own share one mapping, and with it what is made of it.
     moving = [c.name for c in wanted if c.acts_on == "weights" and not c.fixed]
     shared = all(name in gates and gates[name].shape == lead for name in moving)
-    if shared and not any("." in name for name in gates):
-        weight_gates = dict.fromkeys(shapes, of_weights(next(iter(shapes)))) if shapes else {}
+    if shapes and shared and not any("." in name for name in gates):
+        weight_gates = dict.fromkeys(shapes, of_weights(next(iter(shapes))))
     else:
         weight_gates = {matrix: of_weights(matrix) for matrix in shapes}
     call = Call(

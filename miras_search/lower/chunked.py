@@ -83,9 +83,9 @@ def _learn(
     compile = compile and all(isinstance(move, Contraction) for move in moves.values())
     outputs, past = [], window.carried(call)
     tile = min(move.tile for move in moves.values())
-    # Once for all pieces: in `[B, T, H, *]` every product would copy its own.
+    # Laid out once: of `[B, T, H, *]` every product would copy its chunk.
     qkv = [x.contiguous() for x in (call.q, call.k, call.v)]
-    every = call.weight_gates
+    every = call.weight_gates  # what is made of gates is made once for matrices that share them
     alike = {m: next(o for o in moves if every[o] is every[m]) for m in moves}
     size = tile if variant.gradient_is_constant else variant.anchor_every
     for start, length, count in segments(offset, call.tokens, size):
@@ -93,11 +93,11 @@ def _learn(
         q, k, v = map(cut, qkv)
         gates = {m: {n: cut(g) for n, g in every[m].items()} for m in alike.values()}
         prepared: dict[str, Any] = {m: moves[m].prepare(g, k, tile) for m, g in gates.items()}
-        by_token = {m: _each(g, count) for m, g in gates.items()}
+        by_matrix = {m: _each(g, count) for m, g in gates.items()}
         by_chunk = zip(
             *(x.unbind(2) for x in (q, k, v)),
             _each({name: cut(g) for name, g in call.bias_gates.items()}, count),
-            zip(*(by_token[m] for m in alike.values()), strict=True),
+            zip(*(by_matrix[m] for m in alike.values()), strict=True),
             zip(*(prepared[m] for m in alike.values()), strict=True),
             strict=True,
         )

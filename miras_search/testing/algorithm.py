@@ -115,6 +115,9 @@ def _check_transition(algorithm: Algorithm, wanted: tuple[Coefficient, ...], see
     update = algorithm.transition(0.5, gates)
     sizes = [len(update.carry), len(update.inject), *(len(row) for row in update.carry)]
     assert sizes == [n] * (n + 2), f"{algorithm}: {n} slots, but a transition of {sizes}"
+    assert all(row[0] is None for row in update.carry[1:]), (
+        f"{algorithm}: a slot but the state looks at the state: expected carry[i][0] None for i > 0"
+    )
     for entry in _entries(update):
         value = torch.as_tensor(entry)
         assert value.isfinite().all(), f"{algorithm}: an entry is not finite"
