@@ -61,6 +61,8 @@ class Study:
         self._live: dict[int, tuple[TrialSpec, optuna.Trial]] = {}
         self._pending: list[tuple[TrialSpec, optuna.Trial]] = []
         self._finals: set[finals.Run] = set()
+        self._published: int | None = None
+        """How many of the records the files show."""
 
     @classmethod
     def begin(cls, space: Space, recipe: Recipe) -> Study:
@@ -120,8 +122,11 @@ class Study:
         return self
 
     def __exit__(self, *_: object) -> None:
-        CTRL_C.end()
-        self._lock.close()
+        try:
+            self.publish()
+        finally:
+            CTRL_C.end()
+            self._lock.close()
 
     @property
     def total(self) -> int:
@@ -220,7 +225,7 @@ class Study:
 
     @CTRL_C.held()
     def tell(self, record: TrialRecord) -> None:
-        """Take the result of a trial, and bring the files people read up to date."""
+        """Take the result of a trial; `publish` shows it."""
         _, trial = self._live.pop(record.number)
         if not _told(trial):
             _report(trial, record.curve)
@@ -233,10 +238,16 @@ class Study:
                 trial.set_user_attr(COSTS, {cost: getattr(record, cost) for cost in pareto.COSTS})
                 trial.study.tell(trial, record.score)
         self.records.append(record)
-        self.publish()
 
+    @CTRL_C.held()
     def publish(self) -> None:
-        """Write the leaderboard and the best variant; keep the weights that may be needed."""
+        """Bring the files that people read up to date, and keep the weights that may be needed.
+
+        It takes the longer the more trials there are: whoever runs them calls it while they run.
+        """
+        if self._published == len(self.records):
+            return
+        self._published = len(self.records)
         write_csv(self.folder, self.records, self.recipe)
         best = self.best
         if best is None:

@@ -265,6 +265,7 @@ def test_of_runs_that_tie_the_same_is_kept_whenever_a_study_is_opened(tmp_path: 
             record = outcome(spec, "complete", None, score=1.0)
             record.write(study.folder.record_file(spec.number))
             study.tell(record)
+            study.publish()
         outcome(first, "complete", None, score=0.5).write(study.folder.record_file(first.number))
     best = study.folder.best_checkpoint.resolve()
     assert (best / WEIGHTS).is_file()
@@ -439,6 +440,29 @@ def test_a_replay_shows_reasons_as_they_are(tmp_path: Path) -> None:
     shown = io.StringIO()
     assert not replay(study.folder, 0, Console(file=shown, width=200))
     assert "recorded: failed -: [enforce fail at x.cpp:1] in [/data/x]" in shown.getvalue()
+
+
+def test_files_show_what_has_ended_while_the_next_trial_runs(tmp_path: Path) -> None:
+    shown: dict[int, int] = {}
+
+    class Reader(Silent):
+        def point(self, number: int, point: Point) -> None:
+            shown[number] = len(study.folder.leaderboard_file.read_text().splitlines()) - 1
+
+    with begin(tmp_path, "trials=3") as study:
+        local.execute(study, 1, Reader())
+    assert shown == {0: 0, 1: 1, 2: 2}
+    assert len(study.folder.leaderboard_file.read_text().splitlines()) - 1 == 3
+
+
+def test_files_show_what_had_ended_when_a_study_was_left(tmp_path: Path) -> None:
+    with contextlib.suppress(KeyboardInterrupt), begin(tmp_path) as study:
+        spec = study.ask()
+        assert spec
+        study.tell(outcome(spec, "complete", None, score=0.5))
+        raise KeyboardInterrupt
+    assert len(study.folder.leaderboard_file.read_text().splitlines()) - 1 == 1
+    assert study.folder.best_file.is_file()
 
 
 def test_a_trial_that_was_stopped_is_replayed_to_where_it_was(

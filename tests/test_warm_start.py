@@ -236,10 +236,10 @@ def test_a_study_begins_with_the_best_of_another_and_resumes_without_it(
     with begin(tmp_path / "whole", *how) as study:
         whole = points(answered(study))
         assert [r.number for r in study.records] == [*range(12)]
-        assert len(study.folder.leaderboard_file.read_text().splitlines()) == 13
         assert study.told_of_sources() == [
             f"warm start: {len(records)} trials of {folder} are of variants of this space"
         ]
+    assert len(study.folder.leaderboard_file.read_text().splitlines()) == 13
     assert whole[: len(expected)] == expected
     parts = []
     for trials in (4, 11, 12):

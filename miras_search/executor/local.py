@@ -55,6 +55,7 @@ def execute(study: Study, workers: int, view: Progress) -> None:
                 view.total = study.total
                 view.started(spec)
             busy = {worker.connection: worker for worker in crew if worker.spec is not None}
+            study.publish()
             if not busy:
                 return
             for worker in [busy[connection] for connection in wait(busy)]:  # pyright: ignore

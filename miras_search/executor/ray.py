@@ -156,6 +156,7 @@ class Asker(Searcher):
         try:
             record.write(self.study.folder.record_file(spec.number))
             self.study.tell(record)
+            self.study.publish()
         except OSError as cause:
             self.broken = cause
             return
