@@ -60,12 +60,18 @@ def test_what_made_a_difference_is_told_and_nothing_else(how, tmp_path):
         assert float(row["share"]) == effect.share
         told_there = f"{effect.name}: {text.percent(effect.share or 0.0)} of the variance"
         assert f"<title>{told_there}, p {effect.p:.2g}, q {effect.q:.2g}</title>" in page
-    kinds = {(r["axis"], r["kind"]): float(r["difference"]) for r in figure_rows(folder, "kinds")}
+    kinds = {
+        (row["axis"], row["kind"]): (float(row["difference"]), float(row["margin"]))
+        for row in figure_rows(folder, "kinds")
+    }
     assert kinds == {
-        (axis, kind): value
+        (axis, kind): (value, found.own_margins[axis][kind])
         for axis in ("memory", "algorithm")
         for kind, value in found.against_mean[axis].items()
     }
+    for (_, kind), (value, own) in kinds.items():
+        assert abs(value) > own > 0
+        assert f"<title>{kind}: {value:+.4f} {text.interval(own)}</title>" in page
 
 
 def test_an_axis_is_not_told_where_another_field_goes_with_it(how):

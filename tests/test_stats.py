@@ -496,6 +496,16 @@ def test_the_margin_of_a_difference_by_leaving_out_one_after_another():
     freedom = np.trace(form) ** 2 / np.trace(form @ form)
     expected = scipy_stats.t.ppf(1 - 0.025 / 3, freedom) * np.sqrt(((weights * off) ** 2).sum())
     assert told.margin("mlp", "vector", 3) == pytest.approx(expected)
+    # A value against the mean of all three.
+    weights = (means["mlp"] * 1.0 - 1 / 3) / 8
+    form = rest @ np.diag((weights / np.diag(rest)) ** 2) @ rest
+    freedom = np.trace(form) ** 2 / np.trace(form @ form)
+    expected = scipy_stats.t.ppf(1 - 0.025 / 3, freedom) * np.sqrt(((weights * off) ** 2).sum())
+    assert told.own_margin("mlp") == pytest.approx(expected)
+    # Of two, each is half as far from the mean as from the other.
+    two = effects.Design(scores, axes).choices("bias")
+    one, other = two.of
+    assert two.own_margin(one) == pytest.approx(two.margin(one, other, 1) / 2)
     # One variant alone in a cell tells nothing of how far it is off.
     one = {"a": ["x"] * 6 + ["y"], "b": ["u", "v"] * 3 + ["w"]}
     assert effects.means(scores[:7], one["a"], []).margin("x", "y", 1) is None
@@ -506,7 +516,7 @@ def test_the_margin_of_a_difference_by_leaving_out_one_after_another():
 def test_the_interval_of_a_difference_covers_it(rare, spread):
     """Also where two variants alone have a kind."""
     rng = np.random.default_rng(23)
-    axes, missed, draws = crossed(), 0, 500
+    axes, missed, own_missed, draws = crossed(), 0, 0, 500
     if rare == 2:
         axes["memory"] = ["mlp" if i in (3, 20) else "vector" for i in range(24)]
     spreads = np.array([spread if kind == "mlp" else 1.0 for kind in axes["memory"]])
@@ -516,7 +526,9 @@ def test_the_interval_of_a_difference_covers_it(rare, spread):
         margins = [told.margin(*pair, comparisons=len(pairs)) for pair in pairs]
         gaps = [abs(told.of[a] - told.of[b]) for a, b in pairs]
         missed += any(gap > margin for gap, margin in zip(gaps, margins, strict=True))
+        own_missed += any(abs(value) > told.own_margin(kind) for kind, value in told.of.items())
     assert missed / draws <= at_most(0.05, draws)
+    assert own_missed / draws <= at_most(0.05, draws)
 
 
 def test_too_few_to_judge_by():

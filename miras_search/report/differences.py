@@ -74,6 +74,9 @@ class Differences:
     against_mean: dict[str, dict[str, float | None]]
     """For each axis the kinds, and for each judged setting of few values these, against their mean,
     best first, all else equal; None where the trials do not tell."""
+    own_margins: dict[str, dict[str, float | None]]
+    """Half the widths of the intervals of these, at 95 % for all of an axis or setting together;
+    None where it is not known."""
     margins: dict[str, float | None]
     """For each of these half the width of the interval of how far the best is ahead of the last, at
     95 % for all pairs of them together; None where it is not known."""
@@ -160,6 +163,11 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
         found=found,
         least=LEARNED if any(samplers.find(name).learns for name in used) else ALARMS,
         against_mean=ordered,
+        own_margins={
+            name: {kind: own.own_margin(kind) for kind in ordered[name]}
+            for name, own in every.items()
+            if own
+        },
         margins={name: _margin(own, ordered[name]) for name, own in every.items() if own},
         companies=companies,
     )

@@ -93,16 +93,22 @@ def _kinds(found: Differences, axes: list[str], recipe: Recipe) -> Picture:
         for kind, value in found.against_mean[axis].items():
             if value is None:
                 unknown.append(kind)
-            else:
-                rows.append(dots.Row(f"    {kind}", best=dots.Dot(value, f"{kind}: {value:+.4f}")))
+                continue
+            margin = found.own_margins[axis][kind]
+            told = f" {text.interval(margin)}" if margin is not None else ", without an interval"
+            dot = dots.Dot(value, f"{kind}: {value:+.4f}{told}")
+            rows.append(dots.Row(f"    {kind}", best=dot, margin=margin))
     title = "Kinds, with all other axes equal"
     metric = recipe.task.metric.replace("_", " ")
-    caption = f"{metric.capitalize()} of each kind against the mean of its axis; no intervals."
+    caption = (
+        f"{metric.capitalize()} of each kind against the mean of its axis, with intervals of 95 % "
+        "for all kinds of an axis together."
+    )
     if unknown:
         caption += f" Never tried where others of the axis were: {', '.join(unknown)}."
     drawing = dots.draw("kinds", title, rows, f"{metric} ({text.better(recipe)})", {"mean": 0.0})
     data = [
-        {"axis": axis, "kind": kind, "difference": value}
+        {"axis": axis, "kind": kind, "difference": value, "margin": found.own_margins[axis][kind]}
         for axis in axes
         for kind, value in found.against_mean[axis].items()
     ]

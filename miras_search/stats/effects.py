@@ -230,15 +230,28 @@ class Means:
     """[n, n], what turns scores into what the fit leaves of them."""
 
     def margin(self, one: str, other: str, comparisons: int) -> float | None:
-        """Half the width of the interval of a difference, at 95 % for so many of them together.
+        """Half the width of the interval of a difference of two values, at 95 % for so many of them
+        together; None where it is not known."""
+        return self._margin(self.weights[one] - self.weights[other], comparisons)
+
+    def own_margin(self, value: str) -> float | None:
+        """The same of how far a value is above the mean, for all values together."""
+        told = [name for name, known in self.of.items() if known is not None]
+        if value not in told:
+            return None
+        mean = np.mean([self.weights[name] for name in told], axis=0)
+        # Of two values one is as far above the mean as the other is below it.
+        return self._margin(self.weights[value] - mean, len(told) if len(told) > 2 else 1)
+
+    def _margin(self, weights: Array, comparisons: int) -> float | None:
+        """Of a weighed sum of the scores.
 
         No two scores need vary alike: the variance is that of White (1980) in the form HC3 of
         MacKinnon and White (1985), with the degrees of freedom by which it is itself known (Bell
-        and McCaffrey 2002): few, where few scores matter. None where it is not known.
+        and McCaffrey 2002): few, where few scores matter.
         """
         from scipy.stats import t
 
-        weights = self.weights[one] - self.weights[other]
         matter = np.abs(weights) > 1e-9
         if not matter.any() or np.isinf(self.errors[matter]).any():
             return None
