@@ -10,7 +10,9 @@ from pathlib import Path
 
 from miras_search.cli import main
 from miras_search.folder import StudyFolder
+from miras_search.recipe import load_pair
 from miras_search.record import Point, TrialRecord
+from miras_search.study import Study
 from miras_search.trial import TrialSpec
 
 SPACE = """\
@@ -56,6 +58,11 @@ def write(folder: Path, space: str = SPACE, recipe: str = RECIPE) -> tuple[str, 
     (folder / "space.yaml").write_text(space)
     (folder / "recipe.yaml").write_text(recipe)
     return str(folder / "space.yaml"), str(folder / "recipe.yaml")
+
+
+def begin(folder: Path, *overrides: str, space: str = SPACE) -> Study:
+    """A study of them, as a sweep opens it."""
+    return Study.begin(*load_pair(*write(folder, space), [f"out={folder / 'out'}", *overrides]))
 
 
 def command(*arguments: str) -> list[str]:

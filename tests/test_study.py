@@ -1,47 +1,31 @@
-"""The study and the executor of this machine: what is asked, kept, resumed and survived."""
+"""The study: what is asked, kept, resumed and survived."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import itertools
 import json
-import math
-import multiprocessing
 import os
 import re
 import shlex
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
-import torch
-from rich.console import Console
-from study_files import MANY, SPACE, Silent, command, results, run, write
+from study_files import MANY, SPACE, begin, command, results, run, write
 
-from miras_search import deaths, samplers
+from miras_search import samplers
 from miras_search.errors import UserError
-from miras_search.executor import cores, local
 from miras_search.folder import WEIGHTS, StudyFolder
-from miras_search.lit import Batch, MemoryModule
 from miras_search.merge import merge
 from miras_search.recipe import load_pair
-from miras_search.record import Ending, Point, TrialRecord, write_whole
-from miras_search.replay import replay
+from miras_search.record import Ending, Point, write_whole
 from miras_search.search.candidate import Odometer
 from miras_search.study import Study, study_name
 from miras_search.trial import TrialSpec, outcome
-from miras_search.trial import run as run_trial
-
-
-def begin(folder: Path, *overrides: str, space: str = SPACE) -> Study:
-    return Study.begin(*load_pair(*write(folder, space), [f"out={folder / 'out'}", *overrides]))
 
 
 def pretend(study: Study, score: float = 0.5) -> list[TrialSpec]:
@@ -391,70 +375,6 @@ def test_a_study_lies_below_runs_whatever_its_name(tmp_path: Path, name: str) ->
     assert not folder.name.startswith((".", "-"))
 
 
-def test_what_ran_is_what_the_record_says(tmp_path: Path) -> None:
-    """Each trial, run again from its record alone, gives the same curve and metrics."""
-    view = Silent()
-    with begin(tmp_path, "trials=3", "workers=2") as study:
-        local.execute(study, 2, view)
-    first = results(tmp_path / "out")
-    assert [r["state"] for r in first] == ["complete"] * 3
-    assert len({r["score"] for r in first} | {str(r["curve"]) for r in first}) > 1
-    assert [e for e in view.events if e[0] != "point"].count(("finished", 0)) == 1
-    assert ("point", 0) in view.events
-    folder = StudyFolder(tmp_path / "out")
-    for number in range(3):
-        assert replay(folder, number, Console(file=io.StringIO()))
-    assert results(tmp_path / "out") == first
-
-    # One digit is enough, wherever it is.
-    record = folder.records()[1]
-    point = record.curve[0]
-    for other in (
-        record.model_copy(update={"metrics": record.metrics | {"test/accuracy": 0.123}}),
-        record.model_copy(
-            update={
-                "curve": (
-                    point.model_copy(update={"train_loss": math.nextafter(point.train_loss, 9)}),
-                    *record.curve[1:],
-                )
-            }
-        ),
-    ):
-        other.write(folder.record_file(1))
-        done = run("replay", str(folder.path), "1")
-        assert done.returncode == 1, done.stderr
-        assert done.stdout.endswith("Not the same.\n")
-    missing = run("replay", str(folder.path), "7")
-    assert missing.returncode == 2
-    assert "expected a finished trial" in missing.stderr
-
-
-def test_a_replay_shows_reasons_as_they_are(tmp_path: Path) -> None:
-    """Not as markup of the terminal."""
-    with begin(tmp_path, "trials=1") as study:
-        spec = study.ask()
-        assert spec
-        record = outcome(spec, "failed", "[enforce fail at x.cpp:1] in [/data/x]")
-        record.write(study.folder.record_file(0))
-        study.tell(record)
-    shown = io.StringIO()
-    assert not replay(study.folder, 0, Console(file=shown, width=200))
-    assert "recorded: failed -: [enforce fail at x.cpp:1] in [/data/x]" in shown.getvalue()
-
-
-def test_files_show_what_has_ended_while_the_next_trial_runs(tmp_path: Path) -> None:
-    shown: dict[int, int] = {}
-
-    class Reader(Silent):
-        def point(self, number: int, point: Point) -> None:
-            shown[number] = len(study.folder.leaderboard_file.read_text().splitlines()) - 1
-
-    with begin(tmp_path, "trials=3") as study:
-        local.execute(study, 1, Reader())
-    assert shown == {0: 0, 1: 1, 2: 2}
-    assert len(study.folder.leaderboard_file.read_text().splitlines()) - 1 == 3
-
-
 def test_files_show_what_had_ended_when_a_study_was_left(tmp_path: Path) -> None:
     with contextlib.suppress(KeyboardInterrupt), begin(tmp_path) as study:
         spec = study.ask()
@@ -463,258 +383,6 @@ def test_files_show_what_had_ended_when_a_study_was_left(tmp_path: Path) -> None
         raise KeyboardInterrupt
     assert len(study.folder.leaderboard_file.read_text().splitlines()) - 1 == 1
     assert study.folder.best_file.is_file()
-
-
-def test_a_trial_that_was_stopped_is_replayed_to_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Study, "hear", lambda self, number, point: "enough" if number else None)
-    with begin(tmp_path, "trials=2") as study:
-        local.execute(study, 1, Silent())
-    folder = StudyFolder(tmp_path / "out")
-    assert [record.state for record in folder.records()] == ["complete", "pruned"]
-    assert [record.threads for record in folder.records()] == [cores()] * 2
-    assert len(folder.records()[1].curve) == 1
-    assert replay(folder, 1, Console(file=io.StringIO()))
-
-
-def test_a_trial_that_diverges_or_cannot_be_held_is_recorded_and_the_sweep_goes_on(
-    tmp_path: Path,
-) -> None:
-    space = SPACE.replace("algorithm: gd", "algorithm: [{kind: gd, step: 1e30}, gd]")
-    space = space.replace("[matrix, {kind: mlp, expansion: 1}]", "matrix").replace(", dot", "")
-    with begin(tmp_path, "lr=1e-3", space=space) as study:
-        local.execute(study, 1, Silent())
-    states = {r["variant"]["algorithm"]["step"]: r for r in results(tmp_path / "out")}
-    assert states["data"]["state"] == "complete"
-    assert states[1e30]["state"] == "diverged"
-    assert "loss was" in states[1e30]["reason"]
-    assert states[1e30]["score"] is None
-
-
-def one_trial(folder: Path, *overrides: str) -> TrialRecord:
-    """The first trial of a study, in this process."""
-    with begin(folder, "trials=1", *overrides) as study:
-        spec = study.ask()
-        assert spec
-        return run_trial(spec)
-
-
-def test_what_decides_nothing_costs_no_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A set that does not fit into memory is left out, and the weights are there."""
-    step = MemoryModule.validation_step
-
-    def full(self: MemoryModule, batch: Batch, index: int) -> None:
-        if batch[0].shape[1] == 24:
-            raise torch.OutOfMemoryError("24 tokens")
-        step(self, batch, index)
-
-    monkeypatch.setattr(MemoryModule, "validation_step", full)
-    record = one_trial(tmp_path, "task.evaluate_at=[[24, 2], [32, 4]]")
-    assert record.state == "complete"
-    assert {"test/accuracy", "32x4/accuracy"} <= {*record.metrics}
-    assert "24x2/accuracy" not in record.metrics
-    assert record.reason == "not judged on 24x2: out of memory (OutOfMemoryError: 24 tokens)"
-    assert (tmp_path / "out" / "trials" / "00000" / WEIGHTS).is_file()
-
-
-def test_a_score_that_leaves_out_what_is_no_number_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One example of which nothing can be said: a mean over the others would flatter."""
-    forward = MemoryModule.forward
-
-    def broken(self: MemoryModule, tokens: torch.Tensor) -> torch.Tensor:
-        logits = forward(self, tokens)
-        if self.training or len(tokens) < 2:
-            return logits
-        return torch.cat([logits[:1] * math.nan, logits[1:]])
-
-    monkeypatch.setattr(MemoryModule, "forward", broken)
-    record = one_trial(tmp_path, "task.eval_examples=1030")  # of 512 a batch, at length 16
-    assert record.state == "diverged"
-    assert record.reason == "the validation bits_per_token was inf after the last step"
-
-
-def test_precision_is_that_of_the_recipe(tmp_path: Path) -> None:
-    """The same trial, but for rounding to 8 bits: at chance both lose about the same."""
-    scores = []
-    for how in ("32-true", "bf16-mixed"):
-        record = one_trial(tmp_path / how, f"precision={how}")
-        assert record.state == "complete", record.reason
-        scores.append(record.metrics["validation/bits_per_token"])
-    assert 0 < abs(scores[1] - scores[0]) < 0.1 * scores[0]
-
-
-def test_a_model_larger_than_memory_is_recorded(tmp_path: Path) -> None:
-    # 65536 x 3 * 65536 numbers are 51 GB, which malloc refuses where there is less memory.
-    record = one_trial(tmp_path, "size.width=65536")
-    assert record.state == "out of memory", record.reason
-
-
-def test_a_killed_worker_costs_its_trial_alone(tmp_path: Path) -> None:
-    class Killer(Silent):
-        def point(self, number: int, point: object) -> None:
-            if number == 1:
-                for child in multiprocessing.active_children():
-                    child.kill()
-
-    with begin(tmp_path, "trials=3") as study:
-        local.execute(study, 1, Killer())
-    states = [r["state"] for r in results(tmp_path / "out")]
-    assert states == ["complete", "failed", "complete"]
-    killed = StudyFolder(tmp_path / "out").records()[1]
-    assert (
-        killed.reason == "the worker process was killed (signal 9), and not because memory ran out"
-    )
-    assert killed.seconds > killed.curve[0].seconds > 0
-
-
-def test_a_worker_that_dies_idle_costs_nothing(tmp_path: Path) -> None:
-    """While the last trial of the search runs, others wait for the finals."""
-
-    class Killer(Silent):
-        def finished(self, record: TrialRecord) -> None:
-            super().finished(record)
-            if record.number == 0:
-                for child in multiprocessing.active_children():
-                    child.kill()
-                    child.join()
-
-    with begin(tmp_path, "trials=3") as study:
-        local.execute(study, 1, Killer())
-    assert [r["state"] for r in results(tmp_path / "out")] == ["complete"] * 3
-    # Killed between the look at it and the trial that it is given.
-    worker = local.Worker(1)
-    worker.process.kill()
-    worker.process.join()
-    with begin(tmp_path, "trials=4") as study:
-        spec = study.ask()
-        assert spec
-        worker.give(spec)
-        number, told = worker.hear()
-    assert isinstance(told, TrialRecord)
-    assert (number, told.state, worker.alive) == (3, "failed", False)
-    worker.stop()
-
-
-def test_whether_memory_ran_out_is_asked_of_the_kernel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counters = tmp_path / "vmstat"
-    monkeypatch.setattr(deaths, "_COUNTERS", counters)
-    assert deaths.killed_for_memory() is None
-    assert deaths.died("it", -signal.SIGKILL, None)[0] == "out of memory"
-    counters.write_text("pgfault 7\noom_kill 3\nswap_ra 0\n")
-    before = deaths.killed_for_memory()
-    assert before == 3
-    assert deaths.died("it", -signal.SIGKILL, before)[0] == "failed"
-    counters.write_text("oom_kill 4\n")
-    assert deaths.died("it", -signal.SIGKILL, before)[0] == "out of memory"
-    assert deaths.died("it", -signal.SIGSEGV, before) == ("failed", "it died with exit code -11")
-
-
-def finished(folder: Path) -> dict[str, bytes]:
-    return {str(f): f.read_bytes() for f in (folder / "trials").glob("*/record.json")}
-
-
-@pytest.mark.slow  # imports everything anew
-def test_what_workers_are_forked_from_has_asked_nothing_of_an_accelerator() -> None:
-    """A process forked from one that has cannot use CUDA."""
-    code = """
-import importlib, torch
-from miras_search.executor.local import _PRELOADED
-def refuse(*arguments, **named): raise SystemExit("asked")
-for where in (torch.cuda, torch.accelerator):
-    for name in ("is_available", "device_count", "init", "current_device", "_lazy_init"):
-        setattr(where, name, refuse)
-for name in _PRELOADED: importlib.import_module(name)
-"""
-    assert subprocess.run([*command()[:1], "-c", code], check=False).returncode == 0
-
-
-def server_of(process: subprocess.Popen[str]) -> psutil.Process:
-    """What its workers are forked from, as soon as it is there."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        for child in psutil.Process(process.pid).children():
-            with contextlib.suppress(psutil.Error):
-                if any("forkserver" in word for word in child.cmdline()):
-                    return child
-        time.sleep(0.01)
-    raise AssertionError(process.communicate())
-
-
-@pytest.mark.slow  # imports everything anew
-@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
-@pytest.mark.parametrize("how", ["the server is killed", "ctrl-c"])
-def test_what_happens_to_the_server_while_it_imports_ends_nothing(tmp_path: Path, how: str) -> None:
-    arguments = ("sweep", *write(tmp_path), f"out={tmp_path / 'out'}", "workers=2", "steps=2")
-    process = subprocess.Popen(
-        command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    server = server_of(process)
-    time.sleep(2)  # of the ten that it imports
-    if how == "ctrl-c":
-        os.killpg(process.pid, signal.SIGINT)
-    else:
-        server.kill()
-    _, errors = process.communicate(timeout=180)
-    if how == "ctrl-c":
-        assert (process.returncode, errors) == (130, "stopped: run it again to go on\n")
-    else:
-        assert (process.returncode, errors) == (0, "")
-        assert [r["state"] for r in results(tmp_path / "out")] == ["complete"] * 8
-
-
-def wait_for(process: subprocess.Popen[str], folder: Path, trials: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(finished(folder)) < trials:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-@pytest.mark.parametrize(
-    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
-def test_a_sweep_cut_off_in_the_middle_loses_and_repeats_nothing(
-    tmp_path: Path, how: signal.Signals
-) -> None:
-    out = tmp_path / "out"
-    arguments = ("sweep", *write(tmp_path), f"out={out}", "steps=160", "evaluate=16", "workers=2")
-    process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    wait_for(process, out, 3)
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=180)
-    before = finished(out)
-    assert 3 <= len(before) < 8
-    if how == signal.SIGINT:
-        assert process.returncode == 130, errors
-        assert "Traceback" not in errors
-        assert "run it again to go on" in errors
-    again = run(*arguments)
-    assert again.returncode == 0, again.stderr
-    after = finished(out)
-    assert all(r["state"] == "complete" for r in results(out))
-    assert before.items() <= after.items()
-    assert sorted(r["number"] for r in results(out)) == list(range(8))
-    assert len({(r["digest"], r["lr"]) for r in results(out)}) == 8
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(out / "journal.log"))
-    )
-    study = optuna.load_study(study_name=None, storage=storage)
-    told = [t.state for t in study.trials if "spec" in t.user_attrs]
-    assert told == [optuna.trial.TrialState.COMPLETE] * 8
-    assert all(t.intermediate_values for t in study.trials if "spec" in t.user_attrs)
 
 
 def test_the_odometer_visits_every_path_once() -> None:
