@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -170,3 +170,21 @@ def figure_rows(folder: StudyFolder, name: str) -> list[dict[str, str]]:
     """The numbers of a figure of a report."""
     with (folder.figures / f"{name}.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def with_settings(
+    how: Recipe, settings: Iterable[dict[str, Any]], worth: Callable[[dict[str, Any]], float]
+) -> list[TrialRecord]:
+    """Noise and what the settings of gd are worth, which are of one trial after another."""
+    records, given = [], iter(settings)
+    sign = 1 if how.task.direction == "maximize" else -1
+    for record in planted(how):
+        variant = Variant.from_dict(record.variant)
+        changes = {"score": record.score}
+        if variant.algorithm.kind == "gd" and variant.memory.kind != "attention":
+            own = next(given)
+            variant = variant.replace(algorithm=variant.algorithm.model_copy(update=own))
+            changes["score"] += sign * worth(own)
+        changes |= {"variant": variant.to_dict(), "digest": variant.digest}
+        records.append(record.model_copy(update=changes))
+    return records

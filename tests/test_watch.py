@@ -17,21 +17,16 @@ import study_samples as samples
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
-from study_files import command, run, write
+from study_files import begin, command, run, write
 
 from miras_search.errors import UserError
 from miras_search.finals import standing
 from miras_search.folder import StudyFolder
-from miras_search.recipe import load_pair
 from miras_search.record import Point
 from miras_search.report import sentences
 from miras_search.study import Study
 from miras_search.trial import TrialSpec, outcome
 from miras_search.watch import Settings, Watched, watch
-
-
-def begin(folder: Path, *overrides: str) -> Study:
-    return Study.begin(*load_pair(*write(folder), [f"out={folder / 'out'}", *overrides]))
 
 
 def end(study: Study, spec: TrialSpec, score: float | None = 0.5) -> None:
