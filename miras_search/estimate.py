@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from miras_search import reach
 from miras_search.errors import UserError
-from miras_search.executor import cores
+from miras_search.executor import cores, trials_at_once
 from miras_search.study import total_finals, total_trials
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def seconds(space: Space, recipe: Recipe) -> float:
     """
     import torch
 
-    workers = recipe.workers or max(1, cores() // recipe.devices)
+    workers = trials_at_once(recipe)
     trials = total_trials(space, recipe) + total_finals(space, recipe)
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, cores() // workers))

@@ -93,6 +93,9 @@ class Standing:
     ablations: frozenset[str] = frozenset()
     """The digests of those that run only since they differ from the first of the others in one
     choice."""
+    unused: int = 0
+    """Runs of finals that have no part in this: on seeds that not all have, or of variants that led
+    when the finals had another size."""
     looks: int = 1
     """How many sizes the finals had, by finalists, seeds and trials of the search: at each somebody
     may have looked."""
@@ -216,6 +219,7 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
     rows: dict[tuple[str, float], dict[int, TrialRecord]] = {}
     leaders: set[str] = set()
     shared: list[list[int]] = []
+    ended: set[Run] = set()
     sign = looks = 1
     for records, recipe in studies:
         if not over(records := list(records), recipe):
@@ -228,6 +232,7 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
             sizes.add(asked)
         for run in wanted(records, recipe):
             rows.setdefault(run[:2], {}).setdefault(run[2], done[run])
+        ended |= done.keys()
         leaders |= {digest for digest, *_ in leading(records, recipe)}
         shared.append(seeds(recipe))
         looks = max(looks, len(sizes))
@@ -239,7 +244,8 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
         return None
     ablations = frozenset(digest for digest, _ in rows) - leaders
     judged = _judged(whole, (*filter(None, fallen),), sign)
-    return replace(judged, looks=looks, ablations=ablations)
+    unused = len(ended) - sum(map(len, each))
+    return replace(judged, looks=looks, ablations=ablations, unused=unused)
 
 
 def _judged(
@@ -301,7 +307,8 @@ def judged_by(outcome: Standing, recipe: Recipe, metric: str) -> Standing | None
     sign = 1 if recipe.task.direction == "maximize" else -1
     rows = [[*finalist.runs] for finalist in outcome.finalists]
     again = _judged(rows, (), sign, lambda run: run.metrics[metric])
-    return replace(again, looks=outcome.looks, ablations=outcome.ablations)
+    kept = {name: getattr(outcome, name) for name in ("looks", "ablations", "unused")}
+    return replace(again, **kept)
 
 
 def kept(records: Iterable[TrialRecord], recipe: Recipe) -> list[TrialRecord]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from miras_search import reach, wandb_log
 from miras_search.errors import UserError
-from miras_search.executor import check_cluster, cores, set_up_ray
+from miras_search.executor import check_cluster, cores, gpus, set_up_ray, trials_at_once
 from miras_search.folder import StudyFolder
 from miras_search.report import text
 from miras_search.report.differences import differences
@@ -62,12 +62,10 @@ def preflight(recipe: Recipe) -> None:
 
         ray.check(recipe)
     elif recipe.accelerator == "gpu" or recipe.devices > 1:
-        import torch
-
-        gpus = 0 if recipe.accelerator == "cpu" else torch.accelerator.device_count()
-        if recipe.accelerator == "gpu" and not gpus:
+        cards = gpus(recipe)
+        if recipe.accelerator == "gpu" and not cards:
             raise UserError("accelerator: gpu, but torch finds none on this machine")
-        found, kind = (gpus, "GPU") if gpus else (cores(), "CPU")
+        found, kind = (cards, "GPU") if cards else (cores(), "CPU")
         if found < recipe.devices:
             has = text.many(found, kind)
             raise UserError(f"devices: {recipe.devices}, but this machine has {has}")
@@ -85,7 +83,7 @@ def _execute(study: Study, console: Console) -> None:
         else:
             from miras_search.executor import local
 
-            local.execute(study, recipe.workers or max(1, cores() // recipe.devices), view)
+            local.execute(study, trials_at_once(recipe), view)
 
 
 def _conclude(study: Study, console: Console) -> None:

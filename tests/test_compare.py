@@ -175,7 +175,7 @@ def test_finals_that_are_not_over_give_no_verdict():
     how = samples.recipe(finalists=2, seeds=3)
     records = samples.study(how)
     assert sentences.heading(best_per_variant(records, how), None) == "What leads"
-    assert "its finals are not over" in sentences.verdict(records, None, how)
+    assert "resume STUDY goes on, are not over" in sentences.verdict(records, None, how)
     ended = [r.model_copy(update={"state": "diverged", "score": None}) for r in records]
     failed = samples.finals(records, how, [0.5] * 6)
     failed = [r.model_copy(update={"state": "diverged", "score": None}) for r in failed]

@@ -134,6 +134,39 @@ def test_an_axis_is_not_told_where_failures_go_with_its_kinds(how):
     assert not study("pruned").fallen
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "counts"),
+    [
+        ("heads", [1, 2, 4] * 8, {"1": (0, 8), "2": (0, 8), "4": (6, 8)}),
+        ("chunk", [*range(2, 26)], {"up to 13.5": (0, 12), "above 13.5": (6, 12)}),
+    ],
+)
+def test_a_setting_is_not_told_where_failures_go_with_its_values(how, name, values, counts):
+    sign, rng = 1 if how.task.direction == "maximize" else -1, random.Random(0)
+    given = rng.sample(values, 24)
+    high = [i for i, value in enumerate(given) if value >= sorted(values)[16]]
+    fell = {*rng.sample(high, 6)}
+
+    def study(fails: bool) -> Differences:
+        records = []
+        for i, (record, value) in enumerate(zip(planted(how), given, strict=False)):
+            variant = Variant.from_dict(record.variant).replace(**{name: value})
+            changes = {"variant": variant.to_dict(), "digest": variant.digest}
+            changes["score"] = record.score + sign * 0.2 * (i in high)
+            if fails and i in fell:
+                changes |= {"score": None, "state": "diverged"}
+            records.append(record.model_copy(update=changes))
+        found = differences(best_per_variant(records, how), how)
+        assert found is not None
+        return found
+
+    assert [effect.name for effect in study(fails=False).shown] == [name]
+    found = study(fails=True)
+    assert found.fallen[name] == counts
+    assert name not in {effect.name for effect in found.judged}
+    assert f"Of {name} nothing is told: some of its values" in " ".join(reasons.differences(found))
+
+
 def test_the_best_of_several_rates_is_no_choice(how):
     """It comes of the scores: where a better score goes with a higher rate, no rate need do it."""
     rng = random.Random(0)

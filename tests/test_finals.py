@@ -16,6 +16,7 @@ from miras_search.folder import StudyFolder
 from miras_search.recipe import Recipe, load_pair
 from miras_search.record import TrialRecord
 from miras_search.registry import kinds
+from miras_search.report import sentences
 from miras_search.report.leaderboard import variant_of
 from miras_search.study import Study
 from miras_search.trial import run as run_trial
@@ -147,6 +148,19 @@ def test_who_is_ablated_is_the_first_of_the_finals_in_a_tie_as_well(seeds) -> No
         assert outcome is not None
         assert first is not None
         assert outcome.first.runs[0].digest == first.digest
+
+
+def test_runs_that_have_no_part_any_more_are_counted() -> None:
+    how = samples.recipe(finalists=3, seeds=4)
+    found = [samples.record(i, v, 0.9 - 0.1 * i, how=how) for i, v in enumerate(samples.variants())]
+    ended = played(found, how, [0.5, 0.6, 0.7])
+    for finalists, seeds, unused in ((3, 4, 0), (3, 3, 3), (2, 4, 4), (2, 3, 6)):
+        now = how.model_copy(update={"finalists": finalists, "seeds": seeds})
+        outcome = finals.standing(ended, now)
+        assert outcome is not None
+        assert outcome.unused == unused
+        told = f"{unused} more runs of the finals have no part in this"
+        assert (told in " ".join(sentences.finals(outcome))) == (unused > 0)
 
 
 def test_of_one_variant_at_several_rates_the_better_is_held_against_others() -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
+import torch
 from study_files import Silent, begin, command, results, run, write
 
 from miras_search import deaths
-from miras_search.executor import local
+from miras_search.executor import cores, local, trials_at_once
 from miras_search.folder import StudyFolder
+from miras_search.recipe import load_pair
 from miras_search.record import Point, TrialRecord
 
 
@@ -95,6 +97,46 @@ def test_whether_memory_ran_out_is_asked_of_the_kernel(
     counters.write_text("oom_kill 4\n")
     assert deaths.died("it", -signal.SIGKILL, before)[0] == "out of memory"
     assert deaths.died("it", -signal.SIGSEGV, before) == ("failed", "it died with exit code -11")
+
+
+@pytest.mark.parametrize(
+    ("count", "each", "named", "expected"),
+    [
+        (0, 1, None, [None, None]),
+        (3, 1, None, ["0", "1", "2", "0", "1"]),
+        (5, 2, None, ["0,1", "2,3", "0,1"]),
+        (2, 1, "5,GPU-8932f937", ["5", "GPU-8932f937", "5"]),
+    ],
+)
+def test_each_worker_is_given_gpus_of_its_own(count, each, named, expected, monkeypatch) -> None:
+    """As far as there are enough; and whoever follows one that died is given those that it had."""
+    given = []
+    monkeypatch.setattr(local, "_start", lambda process: given.append(process._args[2]))
+    if named is None:
+        monkeypatch.delenv(local.VISIBLE, raising=False)
+    else:
+        monkeypatch.setenv(local.VISIBLE, named)
+    cards, crew = local.shares(count, each), []
+    for _ in expected:
+        crew.append(local.Worker(1, local.least_used(cards, crew)))
+    assert [environment.get(local.VISIBLE) for environment in given] == expected
+    lost = crew.pop(1)
+    assert local.least_used(cards, [*crew, *crew[:1]]) == lost.cards
+    for worker in (lost, *crew):
+        worker.connection.close()
+
+
+def test_as_many_trials_run_as_there_are_gpus_for(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 8)
+    for changes, expected in (
+        ([], 8),
+        (["devices=3"], 2),
+        (["devices=8"], 1),
+        (["accelerator=cpu"], cores()),
+        (["workers=11"], 11),
+    ):
+        _, recipe = load_pair(*write(tmp_path), ["workers=null", *changes])
+        assert trials_at_once(recipe) == expected
 
 
 def finished(folder: Path) -> dict[str, bytes]:

@@ -225,6 +225,29 @@ def test_caveats_say_only_what_is_so():
     assert sentences.caveats([], recipe) == []
 
 
+@pytest.mark.parametrize("task", ["mqar", "bytes"])
+def test_how_far_scores_of_several_seeds_moved_is_told(task):
+    """The best with each seed, of those variants that had several."""
+    recipe, sign = samples.recipe(task), 1 if task == "mqar" else -1
+    scores = [
+        [(0, 0.5), (1, 0.6), (1, 0.3)],
+        [(0, 0.5), (2, 0.7)],
+        [(0, 0.8), (1, 0.5)],
+        [(0, 0.1)],
+    ]
+    records = [
+        samples.record(10 * i + j, variant, sign * score, how=recipe, seed=seed)
+        for i, (variant, own) in enumerate(zip(samples.variants(), scores, strict=False))
+        for j, (seed, score) in enumerate(own)
+    ]
+    told = " ".join(sentences.caveats(best_per_variant(records, recipe), recipe))
+    assert "the best score moved by 0.2000 in the median of 3 variants, so a small" in told
+    assert "not known" not in told
+    one = [record for record in records if record.seed == 0]
+    told = " ".join(sentences.caveats(best_per_variant(one, recipe), recipe))
+    assert "How far a score moves from seed to seed is not known, so a small" in told
+
+
 @pytest.mark.parametrize(
     ("field", "words"),
     [

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from miras_search.errors import UserError
+
+if TYPE_CHECKING:
+    from miras_search.recipe import Recipe
 
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # no output of its own
@@ -27,6 +31,21 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def gpus(recipe: Recipe) -> int:
+    """GPUs of this machine that trials may have."""
+    if recipe.accelerator == "cpu":
+        return 0
+    import torch
+
+    return torch.accelerator.device_count()
+
+
+def trials_at_once(recipe: Recipe) -> int:
+    """How many trials this machine runs at a time: what the recipe says, or as many as it has GPUs
+    for or, where there are none, cores."""
+    return recipe.workers or max(1, (gpus(recipe) or cores()) // recipe.devices)
 
 
 def set_up_ray(address: str | None) -> None:

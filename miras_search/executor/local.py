@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from miras_search.deaths import died, killed_for_memory
 from miras_search.errors import UserError
-from miras_search.executor import cores
+from miras_search.executor import cores, gpus
 from miras_search.folder import RECORD
 from miras_search.interrupts import deaf, end_with
 from miras_search.record import Point, TrialRecord
 from miras_search.trial import Pruned, TrialSpec, outcome, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from multiprocessing.process import BaseProcess
 
     from miras_search.study import Study
@@ -33,6 +34,10 @@ _PRELOADED = ["lightning.pytorch"]
 """Nothing of ours: the server's path need not be that of this process."""
 
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Names the GPUs of a process."""
+
+
 def execute(study: Study, workers: int, view: Progress) -> None:
     """Run a study until it has nothing more to ask.
 
@@ -40,6 +45,7 @@ def execute(study: Study, workers: int, view: Progress) -> None:
     worker takes its place. Whatever ends this function ends the workers.
     """
     threads = max(1, cores() // workers)
+    cards = shares(gpus(study.recipe), study.recipe.devices)
     crew: list[Worker] = []
     try:
         while True:
@@ -49,7 +55,7 @@ def execute(study: Study, workers: int, view: Progress) -> None:
             idle = [worker for worker in crew if worker.spec is None]
             while (idle or len(crew) < workers) and (spec := study.ask()) is not None:
                 if not idle:
-                    idle.append(Worker(threads))
+                    idle.append(Worker(threads, least_used(cards, crew)))
                     crew += idle
                 idle.pop().give(spec)
                 view.total = study.total
@@ -74,12 +80,15 @@ def execute(study: Study, workers: int, view: Progress) -> None:
 
 
 class Worker:
-    """A process that runs one trial at a time, and the pipe to it."""
+    """A process that runs one trial at a time, on `cards` where it is given some, and the pipe to
+    it."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, cards: str | None = None) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
+        self.cards = cards
         # The server keeps the environment that it began with.
-        given = (theirs, threads, dict(os.environ))
+        environment = dict(os.environ) | ({VISIBLE: cards} if cards else {})
+        given = (theirs, threads, environment)
         self.process = _CONTEXT.Process(target=_serve, args=given, daemon=True)
         _start(self.process)
         theirs.close()
@@ -141,6 +150,20 @@ class Worker:
         record = outcome(spec, state, reason, curve=tuple(self.curve), seconds=seconds)
         record.write(file)
         return record
+
+
+def shares(count: int, each: int) -> list[str]:
+    """The GPUs of this machine in parts of `each`, in the words of CUDA_VISIBLE_DEVICES: those that
+    it names, if it is set."""
+    named = os.environ.get(VISIBLE)
+    every = named.split(",") if named else [*map(str, range(count))]
+    return [",".join(every[i : i + each]) for i in range(0, count - each + 1, each)]
+
+
+def least_used(cards: Sequence[str], crew: Iterable[Worker]) -> str | None:
+    """Those that the fewest workers have; None where there are none."""
+    taken = [worker.cards for worker in crew]
+    return min(cards, key=taken.count, default=None)
 
 
 def _start(process: BaseProcess) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 
 from miras_search import samplers
 from miras_search.registry import CHOICES
-from miras_search.stats.effects import FEW, TOGETHER, Design, Effect, means, one_hot
+from miras_search.stats.effects import FEW, TOGETHER, Design, Effect, many, means, one_hot
 from miras_search.variant import settings_of, side_choices_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from miras_search.recipe import Recipe
     from miras_search.report.leaderboard import Entry
@@ -63,8 +63,8 @@ class Differences:
     alone: tuple[Variant, ...]
     """Left out, since they have a kind that no other variant has."""
     fallen: dict[str, dict[str, tuple[int, int]]]
-    """For each axis that variants without a score go with, of each kind how many have none, and of
-    how many: nothing is told of the axis, as the others may be a lucky part of theirs."""
+    """For each axis and setting that variants without a score go with, of each kind or value how
+    many have none, and of how many: nothing is told of it, as the others may be the lucky ones."""
     axes: list[str]
     """That differ, by their kinds."""
     found: dict[str, Effect]
@@ -127,7 +127,6 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     variants = [entry.variant for entry in judged]
     kinds = {axis: [variant.choices()[axis].kind for variant in variants] for axis in CHOICES}
     axes = {axis: own for axis, own in kinds.items() if len({*own}) > 1}
-    fallen = _fallen(entries, axes)
     scores, seeds, averaged = _scores(judged)
     if averaged:
         own = (tuple(trial for trial in e.trials if trial.seed in seeds) for e in judged)
@@ -138,6 +137,7 @@ def differences(entries: Sequence[Entry], recipe: Recipe) -> Differences | None:
     if all(entry.rates == 1 for entry in judged):
         settings[RATE] = tried[RATE]
     design = Design(scores, axes, _varying(settings), _varying(chosen | tried))
+    fallen = _fallen(entries, axes, settings)
     found = {effect.name: effect for effect in design.effects()}
     for name in found:
         if {*name.split(" x ")} & {*fallen}:
@@ -217,25 +217,44 @@ def _reach(entries: Sequence[Entry], recipe: Recipe) -> list[float | str | None]
 
 
 def _fallen(
-    entries: Sequence[Entry], axes: dict[str, list[str]]
+    entries: Sequence[Entry], axes: dict[str, list[str]], settings: Iterable[str]
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """The axes of whose kinds some have no score more often, by shuffles; of each kind how many
-    have none, and of how many."""
+    """The axes and settings of whose kinds or values some have no score more often, by shuffles; of
+    each of these how many have none, and of how many."""
     rng, found = np.random.default_rng(0), {}
     # What was pruned had a score, and would have had a worse one.
     ended = [e for e in entries if e.best.score is not None or e.best.state != "pruned"]
+    variants = [entry.variant for entry in ended]
+    fields: dict[str, list[str | None]] = {}
     for axis, kinds in axes.items():
-        every = [(entry.variant.choices()[axis].kind, entry.best.score is None) for entry in ended]
-        own = [(kind, fell) for kind, fell in every if kind in kinds]
-        groups = one_hot([kind for kind, _ in own])
+        every = (variant.choices()[axis].kind for variant in variants)
+        fields[axis] = [kind if kind in kinds else None for kind in every]
+    values = _coded(settings_of(variants) | side_choices_of(variants))
+    fields |= {name: _grouped(values[name]) for name in settings if name in values}
+    for name, groups in fields.items():
+        pairs = zip(groups, ended, strict=True)
+        own = [(group, entry.best.score is None) for group, entry in pairs if group is not None]
         fell = np.array([float(fell) for _, fell in own])
+        if not fell.any():
+            continue
+        columns = one_hot([group for group, _ in own])
         draws = rng.permuted(np.tile(fell, (SHUFFLES, 1)), axis=1)
-        apart = ((np.vstack([fell, draws]) @ groups) ** 2 / groups.sum(axis=0)).sum(axis=1)
-        if fell.any() and np.mean(apart >= apart[0] - 1e-9) <= TOGETHER:
-            names = np.unique([kind for kind, _ in own])
-            counts = zip(names, fell @ groups, groups.sum(axis=0), strict=True)
-            found[axis] = {str(kind): (int(n), int(of)) for kind, n, of in counts}
+        apart = ((np.vstack([fell, draws]) @ columns) ** 2 / columns.sum(axis=0)).sum(axis=1)
+        if np.mean(apart >= apart[0] - 1e-9) <= TOGETHER:
+            names = np.unique([group for group, _ in own])
+            counts = zip(names, fell @ columns, columns.sum(axis=0), strict=True)
+            found[name] = {str(group): (int(n), int(of)) for group, n, of in counts}
     return found
+
+
+def _grouped(values: Sequence[float | str | None]) -> list[str | None]:
+    """Values in words; many numbers in two halves."""
+    known = [value for value in values if value is not None]
+    if many(known):
+        middle = float(np.median(np.array(known, dtype=float)))
+        halves = (f"up to {middle:g}", f"above {middle:g}")
+        return [None if x is None else halves[float(x) > middle] for x in values]
+    return [None if x is None else f"{x:g}" if isinstance(x, float) else x for x in values]
 
 
 def _margin(own: Means, ordered: dict[str, float | None]) -> float | None:

@@ -74,8 +74,9 @@ def _left_out(found: Differences) -> list[str]:
     told = []
     for axis, kinds in found.fallen.items():
         counts = text.listed(f"{kind} in {n} of {of}" for kind, (n, of) in kinds.items())
+        those = "kinds" if axis in found.axes else "values"
         told.append(
-            f"Of {axis} nothing is told: some of its kinds have no score more often than others "
+            f"Of {axis} nothing is told: some of its {those} have no score more often than others "
             f"({counts} variants), and those that have one may be the lucky ones."
         )
     if found.together:

@@ -109,7 +109,10 @@ def verdict(records: Sequence[TrialRecord], outcome: Standing | None, recipe: Re
         if over(records, recipe):
             return "First in the search: no finalist completed on all seeds, to say how sure it is."
         if recipe.finalists:
-            return "First in the search: its finals are not over, to say how sure that is."
+            return (
+                "First in the search: its finals, with which miras-search resume STUDY goes on, "
+                "are not over, to say how sure that is."
+            )
         return (
             "First in the search, which does not show that it is better: "
             "miras-search resume STUDY finalists=3 seeds=3 runs the leading ones on new seeds."
@@ -169,6 +172,12 @@ def finals(outcome: Standing) -> list[str]:
             f"{Variant.from_dict(record.variant)} has no place in the finals: {where}: "
             f"{text.reason(record)}."
         )
+    if outcome.unused:
+        told.append(
+            f"{text.many(outcome.unused, 'more run')} of the finals "
+            f"{'has' if outcome.unused == 1 else 'have'} no part in this: on seeds that not all "
+            "have, or of variants that led when the finals had another size."
+        )
     return told
 
 
@@ -192,12 +201,8 @@ def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None =
         if alone
         else (f"One seed ({seeds[0]}): the" if len(seeds) == 1 else "The")
         + " ranking has no error bars. "
-        + (
-            "How far a score moves from seed to seed is not known, "
-            if outcome is None
-            else "How far a score moves from seed to seed was measured for the finalists alone, "
-        )
-        + "so a small difference is not evidence."
+        + _from_seed_to_seed(done, outcome)
+        + ", so a small difference is not evidence."
     ]
     best = done[0].best
     plateau = recipe.task.levels("validation").plateau
@@ -222,6 +227,27 @@ def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None =
     )
     told += _not_matched(done, recipe)
     return [*told, *_at_the_edge(done), *_elsewhere(done, recipe, outcome)]
+
+
+def _from_seed_to_seed(done: Sequence[Entry], outcome: Standing | None) -> str:
+    """What is known of how far scores move, of which several seeds in the search tell a little."""
+    from statistics import median
+
+    if outcome is not None:
+        return "How far a score moves from seed to seed was measured for the finalists alone"
+    moves = []
+    for entry in done:
+        best: dict[int, float] = {}
+        for trial in entry.complete:
+            best.setdefault(trial.seed, trial.score or 0.0)
+        if len(best) > 1:
+            moves.append(max(best.values()) - min(best.values()))
+    if not moves:
+        return "How far a score moves from seed to seed is not known"
+    return (
+        f"From seed to seed the best score moved by {text.score(median(moves))} in the median of "
+        f"{text.many(len(moves), 'variant')}"
+    )
 
 
 def _not_matched(done: Sequence[Entry], recipe: Recipe) -> list[str]:

@@ -129,7 +129,7 @@ class Design:
         (term,) = (term for term in (*self.axes, *self.settings) if term.name == name)
         beside = [o.columns[term.has] for o in (*self._always(term), *self._more(term))]
         own = [value for value in self.values[name] if value is not None]
-        if _many(own):
+        if many(own):
             return None
         words = [f"{value:g}" if isinstance(value, float) else str(value) for value in own]
         return means(self.scores[term.has], words, beside)
@@ -305,7 +305,8 @@ def one_hot(values: Sequence[str]) -> Array:
     return (np.array(values)[:, None] == np.unique(values)).astype(float)
 
 
-def _many(own: Sequence[float | str]) -> bool:
+def many(own: Sequence[float | str]) -> bool:
+    """Whether values are more numbers than a `FEW`."""
     return len({*own}) > FEW and not any(isinstance(value, str) for value in own)
 
 
@@ -317,7 +318,7 @@ def coded(values: Sequence[float | str | None]) -> Array:
 
     has = np.array([value is not None for value in values])
     own = [value for value in values if value is not None]
-    if _many(own):
+    if many(own):
         ranks = rankdata(own)
         ranks -= ranks.mean()
         told = np.column_stack([ranks, ranks**2])
