@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from miras_search import reach
 from miras_search.errors import UserError
-from miras_search.executor import cores, trials_at_once
+from miras_search.executor import cores, gpus, trials_at_once
 from miras_search.study import total_finals, total_trials
 
 if TYPE_CHECKING:
@@ -81,30 +81,38 @@ def _timed(variant: Variant, recipe: Recipe, size: Size) -> float:
     from miras_search.lit import MemoryModule, TaskData, loss
 
     task = recipe.task
+    device = torch.accelerator.current_accelerator() if gpus(recipe) else torch.device("cpu")
     data = TaskData(task, recipe.batch, recipe.seed)
-    module = MemoryModule(variant, recipe.model_copy(update={"size": size}), lr=0.0)
-    tokens, targets = next(iter(data.loader("validation")))
+    module = MemoryModule(variant, recipe.model_copy(update={"size": size}), lr=0.0).to(device)
+    tokens, targets = (x.to(device) for x in next(iter(data.loader("validation"))))
+
+    def since(began: float) -> float:
+        if gpus(recipe):
+            torch.accelerator.synchronize()
+        return time.monotonic() - began
 
     def step(count: int, length: int) -> float:
         began = time.monotonic()
         loss(module(tokens[:count, :length]), targets[:count, :length]).backward()
-        return time.monotonic() - began
+        return since(began)
 
-    batch, length = tokens.shape
+    # Held-out sets are read in larger batches than are trained on.
+    batch, length = min(recipe.batch, len(tokens)), tokens.shape[1]
     count, start = 1, min(FIRST, length)
     step(count, start)  # the first step allocates
     while (first := step(count, start)) < PATIENCE / 8 and count < batch:
         count = min(4 * count, batch)
     first *= batch / count * length / start  # time grows with the length
     if first > PATIENCE:
-        trained, held_out = first, first / 3
+        trained, held_out = first, first / 3 * len(tokens) / batch
     else:
         step(batch, length)
         trained = step(batch, length)
         with torch.inference_mode():
             began = time.monotonic()
             module(tokens)
-            held_out = time.monotonic() - began
+            held_out = since(began)
+    trained *= recipe.batch / batch
     # Sets in units of the batch just read: examples differ in length.
     held = {split: task.dataset(split, recipe.seed) for split in task.splits[1:]}
     read = {split: len(s) * len(s[0][0]) / tokens.numel() for split, s in held.items()}  # pyright: ignore[reportArgumentType]

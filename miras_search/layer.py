@@ -12,6 +12,7 @@ from torch import Tensor
 
 from miras_search import legality
 from miras_search.lower import kernels
+from miras_search.lower.autocast import no_autocast
 from miras_search.lower.call import State, prepare
 from miras_search.lower.chunked import chunked
 from miras_search.lower.frozen import frozen
@@ -33,17 +34,20 @@ _RUN = {
 R = TypeVar("R")
 
 
-def _learning(function: Callable[..., R]) -> Callable[..., R]:
-    """The same function where it is called in inference mode: a memory takes gradients there too,
-    of which some versions of torch make zeros."""
+def _alone(function: Callable[..., R]) -> Callable[..., R]:
+    """The same function whatever is around the call: outside of autocast, since what is passed is
+    what is used, and of inference mode, where a memory takes gradients too, of which some versions
+    of torch make zeros."""
 
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> R:
-        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
-            return function(*arguments, **named)
-        with torch.inference_mode(False), torch.no_grad():
-            known = {name: _recordable(x) for name, x in named.items()}
-            return function(*map(_recordable, arguments), **known)
+        passed = (x.device for x in (*arguments, *named.values()) if isinstance(x, Tensor))
+        with no_autocast(next(passed, torch.device("cpu")).type):
+            if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+                return function(*arguments, **named)
+            with torch.inference_mode(False), torch.no_grad():
+                known = {name: _recordable(x) for name, x in named.items()}
+                return function(*map(_recordable, arguments), **known)
 
     return call
 
@@ -60,7 +64,7 @@ def _recordable(x: Any) -> Any:
     return x
 
 
-@_learning
+@_alone
 def memorize(
     variant: Variant,
     q: Float[Tensor, "B T H K"],
@@ -83,7 +87,8 @@ def memorize(
         gates: for each coefficient in `variant.coefficients()` that is not fixed, its values in
             natural units (retention 1 keeps everything): `[B, T, H]`, or `[B, T, H, channels]`
             with one entry for each value channel (`delta`) or for each row of the memory matrix
-            (`step`, `retention`, `momentum`), or each column for a coefficient with `per: input`.
+            (`step`, `retention`, `momentum`), or each column for a coefficient with `per: input`,
+            where the variant has it `per` channel or input.
             "<name>.<matrix>" gives one matrix its own. `multi_step` has n keys, values and gates
             for each query, `[B, T * n, H, ...]`.
         weights: the initial memory W_0 by matrix name, `[H, out, in]` each; None starts a memory
@@ -96,7 +101,8 @@ def memorize(
             same function a chunk at a time; "auto" takes the cheaper of them. "compiled" is
             "chunked" with deep memories that move linearly through torch.compile, which takes a
             minute or more for each shape of a chunk; "recomputed" is that with each chunk of a deep
-            memory computed again in the backward pass; where these are of no use they are "auto".
+            memory computed again in the backward pass, which torch.func cannot differentiate; where
+            these are of no use they are "auto".
             All but the first two take a kernel of flash-linear-attention for a linear variant on a
             GPU that has them.
 
@@ -119,6 +125,7 @@ def memorize(
     return y.transpose(1, 2)[:, writes - 1 :: writes], after
 
 
+@_alone
 def recall(
     variant: Variant,
     q: Float[Tensor, "B T H K"],
@@ -148,7 +155,7 @@ def recall(
     return y.transpose(1, 2)[:, writes - 1 :: writes]
 
 
-@_learning
+@_alone
 def surprise(
     variant: Variant,
     k: Float[Tensor, "B T H K"],

@@ -140,6 +140,47 @@ def test_nothing_is_converted_on_the_way(wrong):
         memorize(variant, x, x, **(given | {wrong: elsewhere[wrong]}))
 
 
+@pytest.mark.parametrize("lowering", ["reference", "chunked"])
+@pytest.mark.parametrize("axes", [{}, {"memory": "mlp"}, {"memory": "attention"}], ids=str)
+def test_what_is_passed_is_used_as_it_is_under_autocast(axes, lowering):
+    """The backward pass, of which torch says that it does not belong there, rounds to 8 bits."""
+    base = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
+    if axes.get("memory") == "attention":
+        base |= {"retention": "none", "algorithm": "gd"}
+        lowering = "auto"
+    variant = Variant.from_dict(base | axes | {"chunk": 4})
+    inputs = make_inputs(variant, 10, dtype=torch.float32)
+    alone = run(variant, inputs, lowering, splits=(7,), gradients=True)
+    with torch.autocast(inputs.q.device.type, torch.bfloat16):
+        found = run(variant, inputs, lowering, splits=(7,), gradients=True)
+    assert [*found.tensors()] == [*alone.tensors()]
+    assert found.y.equal(alone.y)
+    assert all(x.equal(alone.state[name]) for name, x in found.state.items())
+    for name, x in found.gradients.items():
+        assert (x - alone.gradients[name]).norm() < 0.05 * alone.gradients[name].norm()
+
+
+@pytest.mark.parametrize(
+    ("axes", "name"),
+    [
+        ({"bias": {"kind": "huber", "form": "norm"}}, "delta"),
+        ({"bias": "value_shift"}, "delta"),
+        ({"algorithm": "newton"}, "step"),
+        ({"retention": "lq"}, "retention"),
+        ({}, "step"),
+    ],
+    ids=str,
+)
+def test_what_is_of_a_head_has_no_channels(axes, name):
+    """Whether or not the number of channels would fit."""
+    base = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd"}
+    variant = Variant.from_dict(base | axes)
+    inputs = make_inputs(variant, 3)
+    wide = inputs.gates | {name: inputs.gates[name][..., None].expand(2, 3, 2, 4)}
+    with pytest.raises(ValueError, match=rf"gate '{name}' has .*: expected \(2, 3, 2\)$"):
+        memorize(variant, inputs.q, inputs.k, inputs.v, wide, inputs.weights)
+
+
 def test_what_is_no_mapping_or_no_float_is_refused_by_name():
     variant = Variant.from_dict(
         {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}

@@ -75,6 +75,7 @@ def logits_of(model, tokens):
 MACROS = [macro for macro in cases("macro") if macro.persistent < 100]
 ALONE = list(dict.fromkeys([*KINDS, *(DEEP.replace(macro=macro) for macro in MACROS)]))
 """Every kind beside its companions."""
+SQUARED = next(v for v in ALONE if v.memory.grows).replace(degree=2)
 PAIRS = often(ALONE, pairs(chunk=4, heads=2))
 
 
@@ -330,7 +331,7 @@ def test_a_mixer_is_differentiated_through_all_its_inputs(per):
     assert torch.autograd.gradcheck(lambda x: mixer(x)[0], x, fast_mode=True)
 
 
-@pytest.mark.parametrize("variant", ALONE, ids=str)
+@pytest.mark.parametrize("variant", [*ALONE, SQUARED], ids=str)
 def test_a_memory_is_held_in_full_precision_under_bf16(variant, monkeypatch):
     """What a layer gives to the memory, and that the memory makes of it what it makes elsewhere."""
     calls = []

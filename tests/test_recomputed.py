@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from miras_search.errors import UserError
+from miras_search.lower import recomputed as recomputing
 from miras_search.lower.recomputed import recomputed
 from miras_search.recipe import Recipe
 from miras_search.testing import make_inputs, run
@@ -65,6 +66,24 @@ def test_what_is_computed_on_the_way_is_not_kept():
     assert len(inside) == 2
     wanted = torch.autograd.grad(3 * (a.sin() * b).square().sum(), (a, b))
     torch.testing.assert_close((a.grad, b.grad), wanted)
+
+
+@pytest.mark.parametrize("algorithm", ["momentum", "muon"])
+def test_no_more_than_a_state_is_kept_of_a_chunk(algorithm, monkeypatch):
+    """A view of the last token's would keep those of all tokens of a tile."""
+    kept = []
+    forward = recomputing._Again.forward
+
+    def noted(ctx, run, *tensors):
+        found = forward(ctx, run, *tensors)
+        kept.extend((x.numel(), x.untyped_storage().nbytes() // x.element_size()) for x in found)
+        return found
+
+    monkeypatch.setattr(recomputing._Again, "forward", noted)
+    variant = Variant.from_dict(TITANS | {"algorithm": algorithm, "chunk": 8})
+    run(variant, make_inputs(variant, 24), "recomputed")
+    assert kept
+    assert all(held == own for own, held in kept)
 
 
 def test_it_excludes_compiling():

@@ -9,9 +9,11 @@ import torch
 from test_cli import few_steps
 
 from miras_search import estimate
+from miras_search.lit import EVALUATED, MemoryModule
 from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Recipe
 from miras_search.space import Space
+from miras_search.variant import Variant
 
 ROOT = Path(__file__).parent.parent
 DOC = ROOT / "docs" / "spaces.md"
@@ -153,6 +155,41 @@ def test_a_small_one_of_it_runs(tmp_path):
     task = ("task.length=64", "task.pairs=4", "task.train_examples=8", "task.eval_examples=4")
     file = str(ROOT / "recipes" / "sizes" / "170m.yaml")
     few_steps(tmp_path, "gated_deltanet", file, *small, *task, "wandb=disabled")
+
+
+@pytest.mark.parametrize("batch", [8, 2000])
+def test_a_step_is_timed_on_as_many_sequences_as_a_step_has(batch, monkeypatch):
+    """Held-out sets are read in larger batches; a set may be smaller than a batch."""
+    seen = {True: set(), False: set()}
+    forward, now = MemoryModule.forward, iter(range(10**6))
+
+    def noted(self, tokens):
+        seen[torch.is_grad_enabled()].add(len(tokens))
+        return forward(self, tokens)
+
+    monkeypatch.setattr(MemoryModule, "forward", noted)
+    # Whatever is timed takes a second: only what it is multiplied with is left.
+    monkeypatch.setattr(estimate.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(estimate, "PATIENCE", 1e9)
+    recipe = Recipe.from_dict(
+        {
+            "task": {"kind": "mqar", "length": 16, "pairs": 2, "train_examples": 64},
+            "size": {"width": 8, "layers": 1},
+            "batch": batch,
+            "steps": 100,
+            "evaluate": 1,
+        }
+    )
+    variant = Variant.from_dict(
+        {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}
+    )
+    held = recipe.task.eval_examples
+    found = estimate._timed(variant, recipe, recipe.size)
+    read = min(held, max(batch, EVALUATED // 16))
+    assert max(seen[True]) == min(batch, read)
+    assert seen[False] == {read}
+    parts = 1 + len(recipe.task.splits[1:])  # the validation set twice, each of the others once
+    assert found == pytest.approx(100 * max(1, batch / read) + parts * held / read)
 
 
 def test_the_time_of_a_large_model_is_told_from_a_part_of_it(monkeypatch):

@@ -137,8 +137,10 @@ def prepare(
 
     def value(c: Coefficient, channels: int, names: tuple[str, ...]) -> Tensor:
         """`[B, H, T, 1 or channels]`, or a scalar."""
+        channels = 1 if c.per == "head" else channels
+        wide = "" if channels == 1 else f", or {(*lead, channels)} for one number per channel"
         if not isinstance(c.source, str):
-            fixed = q.new_tensor(c.source)
+            fixed = q.new_full((), c.source)
             if writes == 1 or c.neutral is None:
                 return fixed
             # A retention gate acts at the first write of a token alone.
@@ -146,15 +148,12 @@ def prepare(
             return fixed.where(first, c.neutral).expand(batch, heads, tokens)[..., None]
         name = next((name for name in names if name in gates), None)
         if name is None:
-            raise ValueError(f"gates lacks '{c.name}': expected {lead} or {(*lead, channels)}")
+            raise ValueError(f"gates lacks '{c.name}': expected {lead}{wide}")
         gate = gates[name]
         if gate.shape == lead:
             gate = gate[..., None]
         if gate.shape not in {(*lead, 1), (*lead, channels)}:
-            raise ValueError(
-                f"gate '{name}' has shape {tuple(gate.shape)}: expected {lead}, "
-                f"or {(*lead, channels)} for one number per channel"
-            )
+            raise ValueError(f"gate '{name}' has shape {tuple(gate.shape)}: expected {lead}{wide}")
         return gate.transpose(1, 2)
 
     def of_matrix(c: Coefficient, matrix: str) -> Tensor:
@@ -167,8 +166,7 @@ def prepare(
         return gate[..., None, :] if columns else gate[..., None]
 
     def of_weights(matrix: str) -> Gates:
-        named = {c.name: of_matrix(c, matrix) for c in wanted if c.acts_on == "weights"}
-        return _applied(variant, named)
+        return {c.name: of_matrix(c, matrix) for c in wanted if c.acts_on == "weights"}
 
     # Matrices without gates of their own share one mapping, and with it what is made of it.
     moving = [c.name for c in wanted if c.acts_on == "weights" and not c.fixed]
@@ -177,33 +175,36 @@ def prepare(
         weight_gates = dict.fromkeys(shapes, of_weights(next(iter(shapes))))
     else:
         weight_gates = {matrix: of_weights(matrix) for matrix in shapes}
-    call = Call(
-        variant,
-        q.repeat_interleave(writes, dim=1).transpose(1, 2) if writes > 1 else q.transpose(1, 2),
-        k.transpose(1, 2),
-        v.transpose(1, 2),
-        bias_gates={
-            c.name: value(c, value_width, (c.name,)) for c in wanted if c.acts_on == "output"
-        },
-        weight_gates=weight_gates,
-        state=_start(variant, shapes, k, weights)
-        if state is None
-        else _checked(state, variant, shapes, k, v),
-    )
-    # Last, so that a wrong shape is told as such. Nothing is converted on the way.
+    bias_gates = {c.name: value(c, value_width, (c.name,)) for c in wanted if c.acts_on == "output"}
+    if state is None:
+        state = _start(variant, shapes, k, weights)
+    else:
+        state = _checked(state, variant, shapes, k, v)
+    # Behind all shapes, so that a wrong one is told as such. Nothing is converted on the way.
     for name, tensor in given.items():
         if tensor.dtype != q.dtype:
             raise ValueError(f"{name} is {tensor.dtype}: expected the dtype of q, {q.dtype}")
         if tensor.device != q.device:
             raise ValueError(f"{name} is on {tensor.device}: expected the device of q, {q.device}")
-    return call
+    applied = {id(own): _applied(variant, own) for own in weight_gates.values()}
+    return Call(
+        variant,
+        q.repeat_interleave(writes, dim=1).transpose(1, 2) if writes > 1 else q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        bias_gates,
+        {matrix: applied[id(own)] for matrix, own in weight_gates.items()},
+        state,
+    )
 
 
 def _applied(variant: Variant, gates: Gates) -> Gates:
     """The gates of a matrix with `RETAIN`, and with the step as it is applied."""
     step = gates["step"] * variant.algorithm.steps(variant.anchor_every)
     gates = gates | {"step": step}
-    retain = torch.as_tensor(variant.retention.retain(gates), dtype=step.dtype, device=step.device)
+    retain = variant.retention.retain(gates)
+    if not isinstance(retain, torch.Tensor):
+        retain = step.new_full((), retain)
     return gates | {"step": step * variant.retention.write(gates), RETAIN: retain}
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from miras_search.lower.autocast import as_given
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,6 +57,7 @@ class _Products(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
+    @as_given
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         found, needs = [], _pairs(ctx.needs_input_grad)
         for (a, b), (of_a, of_b) in zip(_pairs(ctx.saved_tensors), needs, strict=True):
@@ -83,6 +86,7 @@ class _Moved(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @as_given
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         n, lefts = ctx.n, ctx.lefts
         carry, *others = ctx.saved_tensors

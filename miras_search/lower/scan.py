@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from miras_search.lower.autocast import as_given
 from miras_search.lower.products import sources
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class _Scan(torch.autograd.Function):
         ctx.save_for_backward(carry, u, *states, *rest[n:])
 
     @staticmethod
+    @as_given
     def backward(ctx: Any, of_u: Tensor, *of_states: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         n = ctx.n
         carry, u, *rest = ctx.saved_tensors

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from miras_search.lower.autocast import as_given
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -46,6 +48,7 @@ class _Inverse(torch.autograd.Function):
         ctx.save_for_backward(output)
 
     @staticmethod
+    @as_given
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (inverse,) = ctx.saved_tensors
         return (inverse.mT @ gradient @ inverse.mT).tril(-1)

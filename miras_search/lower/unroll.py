@@ -156,8 +156,8 @@ class Unrolled:
         ]
 
     def end(self) -> Slots:
-        """The slots after the last token."""
-        return [slot[:, :, -1] for slot in self.slots]
+        """The slots after the last token: copies, as views would hold those of every token."""
+        return [slot[:, :, -1].clone() for slot in self.slots]
 
 
 def _scanned(old: Tensor, x: Tensor, c: Coefficients, rows: bool) -> Tensor:

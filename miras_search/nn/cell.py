@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from miras_search.layer import Lowering, memorize, recall, surprise
+from miras_search.lower.autocast import no_autocast
 from miras_search.memory.base import ParametricMemory
 from miras_search.nn.features import PolynomialFeatures, feature_width
 from miras_search.nn.gates import Gates
@@ -57,26 +57,22 @@ class Cell(nn.Module):
         algorithm writes n times, and x `[B, T, D]`, which gates are projected from. What is
         recalled `[B, T, H, D/H]`, and the state after the last token.
         """
-        gates = self._gates(x)
-        with _no_autocast(x.device.type):
-            y, after = memorize(
-                self.variant,
-                self._keys(q),
-                self._keys(k),
-                v.to(self._held(v)),
-                gates,
-                self._start(),
-                state,
-                self.lowering,
-            )
+        y, after = memorize(
+            self.variant,
+            self._keys(q),
+            self._keys(k),
+            v.to(self._held(v)),
+            self._gates(x),
+            self._start(),
+            state,
+            self.lowering,
+        )
         return self._out(y), after
 
     def recall(self, q: Tensor, x: Tensor, state: State | None = None) -> Tensor:
         """Read alone, all at the memory of the state: q `[B, T, H, D/H]` to `[B, T, H, D/H]`."""
-        gates = self._gates(x)
-        with _no_autocast(x.device.type):
-            y = recall(self.variant, self._keys(q), self.head_width, gates, self._start(), state)
-        return self._out(y)
+        keys, gates = self._keys(q), self._gates(x)
+        return self._out(recall(self.variant, keys, self.head_width, gates, self._start(), state))
 
     @torch.no_grad()
     def surprise(
@@ -84,10 +80,8 @@ class Cell(nn.Module):
     ) -> dict[str, Tensor]:
         """How surprising each token is to the memory, `[B, T, H]`: see `layer.surprise`. The
         arguments are those of a call."""
-        gates = self._gates(x)
-        with _no_autocast(x.device.type):
-            values = v.to(self._held(v))
-            return surprise(self.variant, self._keys(k), values, gates, self._start(), state)
+        keys, values, gates = self._keys(k), v.to(self._held(v)), self._gates(x)
+        return surprise(self.variant, keys, values, gates, self._start(), state)
 
     def _held(self, x: Tensor) -> torch.dtype:
         """A memory that is updated is held in full precision; one that grows, as it comes."""
@@ -107,8 +101,9 @@ class Cell(nn.Module):
 
     def _keys(self, x: Tensor) -> Tensor:
         """Normalised keys or queries; features of them are normalised again."""
-        x = self._normalise(x.to(self._held(x)))
-        return x if self.features is None else self._normalise(self.features(x))
+        with no_autocast(x.device.type):
+            x = self._normalise(x.to(self._held(x)))
+            return x if self.features is None else self._normalise(self.features(x))
 
     def _normalise(self, x: Tensor) -> Tensor:
         norm = self.variant.qk_norm
@@ -121,10 +116,3 @@ class Cell(nn.Module):
                 return functional.rms_norm(x, x.shape[-1:], eps=1e-6)
             case _:
                 return x
-
-
-def _no_autocast(device: str) -> AbstractContextManager:
-    """Operations keep the dtype of what they are given; the meta device knows nothing else."""
-    if torch.amp.is_autocast_available(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()

@@ -49,4 +49,4 @@ class PolynomialFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x `[B, T, H, K]` to `[B, T, H, feature_width(K, degree)]`."""
         x = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1)
-        return x[..., self.monomials].prod(-1) * self.coefficients[:, self.degrees]
+        return x[..., self.monomials].prod(-1) * self.coefficients.to(x.dtype)[:, self.degrees]
