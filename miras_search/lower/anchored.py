@@ -69,14 +69,14 @@ def scaled(
     """u with the algorithm's factor on each write, and the importance of its token."""
     algorithm = variant.algorithm
     # The norm costs several passes over all writes, and few algorithms look at it.
-    norm = length(u) * length(h) if algorithm.weighs_gradients else u.new_ones(1, 1)
+    norm = norm_of(u) * norm_of(h) if algorithm.weighs_gradients else u.new_ones(1, 1)
     factor = algorithm.scale(norm[..., None], h[..., None, :], gates)
     for x in (factor[..., 0] if isinstance(factor, torch.Tensor) else factor, importance):
         u = u if isinstance(x, float) and x == 1 else x * u
     return u
 
 
-def length(x: Tensor) -> Tensor:
+def norm_of(x: Tensor) -> Tensor:
     """The norm of vectors `[..., n]`, `[..., 1]`: finite wherever x is, and smooth at zero."""
     largest = x.detach().abs().amax(-1, keepdim=True).clamp(min=1)
     return largest * ((x / largest).square().sum(-1, keepdim=True) + TINY).sqrt()

@@ -74,7 +74,7 @@ def multiply_out(update: Transition, step: Tensor | float, tokens: Tensor) -> Co
     """The coefficients of tiles whose tokens have the transitions `update` and move by `step` times
     what these inject: entries and steps are `[..., C, *]`, or numbers.
 
-    Neighbouring blocks of tokens are joined until one is left: C log C work in log C operations.
+    Neighbouring blocks of tokens are joined until one is left: C^2 work in log C operations.
     Nothing is divided and no logarithm taken, so that a factor of 0 is exact. `tokens` `[C, 1]`
     gives length, dtype and device.
     """

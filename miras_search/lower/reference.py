@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad
 
 from miras_search.lower import window
-from miras_search.lower.anchored import length
+from miras_search.lower.anchored import norm_of
 from miras_search.lower.call import RETAIN, WINDOW, Call, Gates, State
 from miras_search.memory.base import GrowingMemory, ParametricMemory
 
@@ -86,7 +86,7 @@ def _gradients(
     for i, (k, v) in enumerate(zip(keys, values, strict=True)):
         gradient, h = inner_gradient(variant, anchor, k, v, _now(next(bias_gates)))
         for m, g in gradient.items():
-            norm = length(g.flatten(-2))[..., None]
+            norm = norm_of(g.flatten(-2))[..., None]
             weight = window.importance_of(tokens, call, m)
             if isinstance(weight, Tensor) and weight.dim():
                 weight = weight[:, :, i, :, None]

@@ -11,7 +11,7 @@ import torch
 from miras_search.algorithm.base import Transition
 from miras_search.lower.call import RETAIN, Gates
 from miras_search.lower.coefficients import Coefficients, by_tile, flat, multiply_out, of_gates
-from miras_search.lower.contract import Contracted, formed
+from miras_search.lower.contract import Contracted, Slots, formed
 from miras_search.lower.tiles import each
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ TILES = (16, 64)
 """Fewest and most tokens that are moved and read together."""
 ENTRIES = 2**17
 """Of the states that are formed together, if there can be as few."""
-
-Slots = list["Tensor"]
-"""`[B, H, out, in]` each, the state first; `[B, H, C, out, in]` after every token of a tile."""
-
 
 @dataclass(frozen=True)
 class Unrolling:

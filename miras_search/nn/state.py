@@ -5,7 +5,7 @@ from __future__ import annotations
 from miras_search.lower.call import State
 
 LayerState = dict[str, State]
-"""The parts of a layer by name: "memory", "conv", "attention/keys", ..."""
+"""The parts of a layer by name: "memory", "conv", "attention/pairs", ..."""
 
 ModelState = tuple[LayerState, ...]
 """The state of each layer, the first first."""
