@@ -24,6 +24,7 @@ TILES = (16, 64)
 ENTRIES = 2**17
 """Of the states that are formed together, if there can be as few."""
 
+
 @dataclass(frozen=True)
 class Unrolling:
     """How one matrix moves. What is carried is its slots.
