@@ -12,10 +12,10 @@ from torch import Tensor
 
 from miras_search import legality
 from miras_search.lower import kernels
-from miras_search.lower.autocast import no_autocast
 from miras_search.lower.call import State, prepare
 from miras_search.lower.chunked import chunked
 from miras_search.lower.frozen import frozen
+from miras_search.lower.function import no_autocast
 from miras_search.lower.reference import reference
 from miras_search.lower.surprise import surprise as of_call
 from miras_search.plan import choose_lowering

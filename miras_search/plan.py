@@ -56,8 +56,8 @@ def choose_lowering(variant: Variant, asked: Lowering = "auto") -> Choice:
         return Choice(
             "chunked", f"{variant.chunk} tokens share an anchor: one backward pass for all of them"
         )
-    if variant.forms_no_weights:
-        return Choice("chunked", "every token is an anchor, and no weights of any token are formed")
+    if variant.has_causal_coefficients:
+        return Choice("chunked", "every token is an anchor, and reads the state that it leaves")
     return Choice("reference", "every token moves the weights that the next gradient is taken at")
 
 

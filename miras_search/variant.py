@@ -189,11 +189,6 @@ class Variant(BaseModel, frozen=True):
         return self.algorithm.linear and not self.retention.proximal and not sides
 
     @property
-    def forms_no_weights(self) -> bool:
-        """Whether a read takes causal coefficients of heads alone and no weights of any token."""
-        return self.has_causal_coefficients and self.retention.linear and self._sides <= {"head"}
-
-    @property
     def _sides(self) -> set[str]:
         """What the coefficients of matrices are of."""
         return {c.per for c in self.coefficients() if c.acts_on == "weights"}

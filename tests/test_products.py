@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.func import functional_call, grad, vmap
 
+from miras_search.lower import products
 from miras_search.lower.call import prepare
 from miras_search.lower.products import moved, sum_of_products
 from miras_search.nn.mixer import Mixer
+from miras_search.testing import make_inputs, run, variants
 from miras_search.variant import Variant
 
 
@@ -14,9 +16,12 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
+@pytest.fixture(autouse=True, params=["in one buffer", "few entries"])
+def seed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of doing it."""
     torch.manual_seed(0)
+    if request.param == "in one buffer":
+        monkeypatch.setattr(products, "FEW", 0)
 
 
 def test_sum_of_products():
@@ -93,6 +98,18 @@ def test_matrices_that_move_alike_share_their_gates():
     assert not torch.equal(own["W1"]["step"], shared["W1"]["step"])
     with pytest.raises(ValueError, match=r"gate 'step' has shape \(2, 5, 3, 16\)"):
         of(gates | {"step": torch.rand(2, 5, 3, 16)})
+
+
+@pytest.mark.parametrize(
+    "variant", [v for v in variants(chunk=4) if v.has_causal_coefficients], ids=str
+)
+def test_every_kind_by_either(variant: Variant):
+    """Outputs, state and gradients of two calls that end inside a chunk, against the token loop."""
+    inputs = make_inputs(variant, 10)
+    found, expected = (
+        run(variant, inputs, how, splits=(7,), gradients=True) for how in ("chunked", "reference")
+    )
+    torch.testing.assert_close(found.tensors(), expected.tensors(), rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize(("memory", "chunk"), [("mlp", 4), ("matrix", 1)])

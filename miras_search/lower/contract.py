@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,6 +68,8 @@ class Contracted:
 
     def read(self, x: Tensor) -> Tensor:
         """W_t x_t for each token t: x `[..., C, in]`, giving `[..., C, out]`."""
+        if x.shape[-2] == 1:
+            return x @ self.end()[0].mT
         c, z, u = self.coefficients, self.z, self.u
         if self.rows:
             seen = torch.einsum("...ti,...tio,...io->...to", x @ self.h.mT, c.read_write, u)
@@ -79,6 +82,10 @@ class Contracted:
 
     def end(self) -> Slots:
         """What is carried out of the tile."""
+        return self._after
+
+    @cached_property
+    def _after(self) -> Slots:
         carry = self.coefficients.end_carry
         carry = carry[..., :, None] if self.rows else carry[..., None, :]
         writes = self.coefficients.end_write.unbind(-2)
@@ -97,6 +104,8 @@ class Shown:
     def read(self, x: Tensor) -> Tensor:
         """psi(A_t) x_t for each token t: x `[..., C, in]`, giving `[..., C, out]`."""
         now = self.now
+        if x.shape[-2] == 1:
+            return x @ self.retention.expose(now.end()[0]).mT
         states = formed(now.z, now.u, now.h, now.coefficients, now.rows)
         return (self.retention.expose(states) @ x[..., None])[..., 0]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from miras_search.lower.autocast import as_given
+from miras_search.lower.function import Function
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
 X = TypeVar("X")
 
+FEW = 2**16
+"""Entries of a buffer up to which autograd may copy it: that is sooner done than Python called."""
+
 
 def sum_of_products(*pairs: tuple[Tensor, Tensor]) -> Tensor:
     """The sum of a @ b over pairs, a `[..., m, p]` and b `[..., p, n]`."""
-    found: Tensor = _Products.apply(*(x.flatten(0, -3) for pair in pairs for x in pair))  # pyright: ignore
+    factors = [x.flatten(0, -3) for pair in pairs for x in pair]
+    entries = len(factors[0]) * factors[0].shape[1] * factors[1].shape[2]
+    run: Any = _Products.apply if entries > FEW else _Products.forward
+    found: Tensor = run(*factors)
     return found.unflatten(0, pairs[0][0].shape[:-2])
 
 
@@ -32,7 +38,8 @@ def moved(
     """
     lead = carry.shape[:-4]
     tensors = (x.flatten(0, len(lead) - 1) for x in (carry, *z, *u, *h))
-    found: Sequence[Tensor] = _Moved.apply(len(z), len(u), *tensors)  # pyright: ignore
+    run: Any = _Moved.apply if z[0].numel() > FEW else _Moved.forward
+    found: Sequence[Tensor] = run(len(z), len(u), *tensors)
     return [x.unflatten(0, lead) for x in found]
 
 
@@ -41,9 +48,7 @@ def sources(m: int, n: int) -> range:
     return range(1 if m else 0, n)
 
 
-class _Products(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _Products(Function):
     @staticmethod
     def forward(*factors: Tensor) -> Tensor:
         (a, b), *others = _pairs(factors)
@@ -57,7 +62,6 @@ class _Products(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @as_given
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         found, needs = [], _pairs(ctx.needs_input_grad)
         for (a, b), (of_a, of_b) in zip(_pairs(ctx.saved_tensors), needs, strict=True):
@@ -65,9 +69,7 @@ class _Products(torch.autograd.Function):
         return tuple(found)
 
 
-class _Moved(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _Moved(Function):
     @staticmethod
     def forward(n: int, lefts: int, carry: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         z, u, h = others[:n], others[n : n + lefts], others[n + lefts :]
@@ -86,7 +88,6 @@ class _Moved(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @as_given
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         n, lefts = ctx.n, ctx.lefts
         carry, *others = ctx.saved_tensors

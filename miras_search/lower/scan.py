@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from miras_search.lower.autocast import as_given
+from miras_search.lower.function import Function
 from miras_search.lower.products import sources
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ def scan(
     return u.unflatten(0, lead), found[:n], found[n:]
 
 
-class _Scan(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _Scan(Function):
     @staticmethod
     def forward(n: int, carry: Tensor, given: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         z, keys, reads = [*rest[:n]], rest[n : 2 * n], rest[2 * n :]
@@ -74,7 +72,6 @@ class _Scan(torch.autograd.Function):
         ctx.save_for_backward(carry, u, *states, *rest[n:])
 
     @staticmethod
-    @as_given
     def backward(ctx: Any, of_u: Tensor, *of_states: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         n = ctx.n
         carry, u, *rest = ctx.saved_tensors

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from miras_search.lower.autocast import as_given
+from miras_search.lower.function import Function
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,9 +23,7 @@ def inverse(below: Tensor) -> Tensor:
     return _Inverse.apply(below)  # pyright: ignore[reportReturnType]
 
 
-class _Inverse(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _Inverse(Function):
     @staticmethod
     def forward(below: Tensor) -> Tensor:
         size = below.shape[-1]
@@ -48,7 +46,6 @@ class _Inverse(torch.autograd.Function):
         ctx.save_for_backward(output)
 
     @staticmethod
-    @as_given
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (inverse,) = ctx.saved_tensors
         return (inverse.mT @ gradient @ inverse.mT).tril(-1)

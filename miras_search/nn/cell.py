@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from miras_search.layer import Lowering, memorize, recall, surprise
-from miras_search.lower.autocast import no_autocast
+from miras_search.lower.function import no_autocast
 from miras_search.memory.base import ParametricMemory
 from miras_search.nn.features import PolynomialFeatures, feature_width
 from miras_search.nn.gates import Gates

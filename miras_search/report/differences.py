@@ -254,7 +254,7 @@ def _grouped(values: Sequence[float | str | None]) -> list[str | None]:
         middle = float(np.median(np.array(known, dtype=float)))
         halves = (f"up to {middle:g}", f"above {middle:g}")
         return [None if x is None else halves[float(x) > middle] for x in values]
-    return [None if x is None else f"{x:g}" if isinstance(x, float) else x for x in values]
+    return [x if x is None or isinstance(x, str) else f"{x:g}" for x in values]
 
 
 def _margin(own: Means, ordered: dict[str, float | None]) -> float | None:
