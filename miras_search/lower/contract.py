@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,10 +47,14 @@ class Contraction:
 
         return [[c for (c,) in tiles] for tiles in by_tile(gates, k, tile, make)]
 
-    def at(self, z: Slots, u: Tensor, h: Tensor, coefficients: Coefficients) -> Contracted | Shown:
+    def at(
+        self, z: Slots, u: Tensor, h: Tensor, coefficients: Coefficients
+    ) -> Contracted | Shown | Single:
         """The matrix during a tile."""
-        now = Contracted(z, u, h, coefficients, self.rows)
-        return now if self.variant.retention.linear else Shown(self.variant.retention, now)
+        now, retention = Contracted(z, u, h, coefficients, self.rows), self.variant.retention
+        if coefficients.read_carry.shape[-3] == 1:
+            return Single(retention, now.end())
+        return now if retention.linear else Shown(retention, now)
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,6 @@ class Contracted:
 
     def read(self, x: Tensor) -> Tensor:
         """W_t x_t for each token t: x `[..., C, in]`, giving `[..., C, out]`."""
-        if x.shape[-2] == 1:
-            return x @ self.end()[0].mT
         c, z, u = self.coefficients, self.z, self.u
         if self.rows:
             seen = torch.einsum("...ti,...tio,...io->...to", x @ self.h.mT, c.read_write, u)
@@ -82,10 +83,6 @@ class Contracted:
 
     def end(self) -> Slots:
         """What is carried out of the tile."""
-        return self._after
-
-    @cached_property
-    def _after(self) -> Slots:
         carry = self.coefficients.end_carry
         carry = carry[..., :, None] if self.rows else carry[..., None, :]
         writes = self.coefficients.end_write.unbind(-2)
@@ -104,14 +101,28 @@ class Shown:
     def read(self, x: Tensor) -> Tensor:
         """psi(A_t) x_t for each token t: x `[..., C, in]`, giving `[..., C, out]`."""
         now = self.now
-        if x.shape[-2] == 1:
-            return x @ self.retention.expose(now.end()[0]).mT
         states = formed(now.z, now.u, now.h, now.coefficients, now.rows)
         return (self.retention.expose(states) @ x[..., None])[..., 0]
 
     def end(self) -> Slots:
         """What is carried out of the tile."""
         return self.now.end()
+
+
+@dataclass(frozen=True)
+class Single:
+    """The same where the tile is of one token, which reads the state that it leaves."""
+
+    retention: Retention
+    slots: Slots
+
+    def read(self, x: Tensor) -> Tensor:
+        """W_t x_t: x `[..., 1, in]`, giving `[..., 1, out]`."""
+        return x @ self.retention.expose(self.slots[0]).mT
+
+    def end(self) -> Slots:
+        """What is carried out of the tile."""
+        return self.slots
 
 
 def formed(z: Slots, u: Tensor, h: Tensor, c: Coefficients, rows: bool) -> Tensor:
