@@ -9,7 +9,7 @@ low no trial is stopped.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import optuna
 from optuna.trial import TrialState
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from miras_search.recipe import Recipe
+
+Curve: TypeAlias = "tuple[Mapping[int, float], float | None]"
+"""Of a trial, its scores by step and its final score."""
 
 FORETELLS = 0.7
 """Least rank correlation with the final score at which trials are stopped."""
@@ -63,26 +66,25 @@ class Foretelling(optuna.pruners.BasePruner):
         if not self.inner.prune(study, trial) or trial.last_step is None:
             return False
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        found = rank_correlations((t.intermediate_values, t.value) for t in complete)
-        known = found.get(trial.last_step)
+        curves = ((t.intermediate_values, t.value) for t in complete)
+        known = rank_correlation(curves, trial.last_step)
         return known is not None and known.value >= FORETELLS
 
 
-def rank_correlations(
-    trials: Iterable[tuple[Mapping[int, float], float | None]],
-) -> dict[int, Correlation]:
-    """Spearman's rank correlation of the score at each step with the final one.
+def rank_correlation(trials: Iterable[Curve], step: int) -> Correlation | None:
+    """Spearman's rank correlation of the score at a step with the final one; None where fewer than
+    `LEAST` trials reached it, or all scores are equal and there is no order."""
+    both = [
+        (curve[step], final)
+        for curve, final in trials
+        if final is not None and math.isfinite(curve.get(step, math.nan))
+    ]
+    return correlation(*zip(*both, strict=True)) if both else None
 
-    A trial is its scores by step and its final score. Steps that fewer than `LEAST` trials reached,
-    or at which all scores are equal and there is no order, are left out.
-    """
-    pairs: dict[int, list[tuple[float, float]]] = {}
-    for curve, final in trials:
-        for step, score in curve.items():
-            if final is not None and math.isfinite(score):
-                pairs.setdefault(step, []).append((score, final))
-    found = {}
-    for step, both in sorted(pairs.items()):
-        if (known := correlation(*zip(*both, strict=True))) is not None:
-            found[step] = known
-    return found
+
+def rank_correlations(trials: Iterable[Curve]) -> dict[int, Correlation]:
+    """The same of each step, where there is one."""
+    known = list(trials)
+    steps = sorted({step for curve, _ in known for step in curve})
+    found = {step: rank_correlation(known, step) for step in steps}
+    return {step: one for step, one in found.items() if one is not None}

@@ -12,6 +12,8 @@ import numpy as np
 import optuna
 import pytest
 from made_tables import RECIPE, pool
+from scipy import stats as scipy_stats
+from scipy.optimize import minimize_scalar
 
 from miras_search import samplers
 from miras_search.recipe import Recipe
@@ -270,6 +272,25 @@ def test_a_model_of_many_results_knows_the_best_and_the_latest(
     tried = run(gp.Gp(made, 0), 14)
     assert seen == [5, 6, 7, 8, 8, 8, 8, 8, 8]
     assert len({one.point for one in tried}) == 14
+
+
+def test_the_likelihood_of_a_kernel_is_that_of_its_normal_distribution() -> None:
+    """At the variance that makes it largest, of which a search by scipy finds none better."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=9)
+    roots = rng.normal(size=(4, 9, 9))
+    covariances = roots @ roots.transpose(0, 2, 1) / 9 + gp.NOISE[0] * np.eye(9)
+
+    def largest(covariance: Any) -> float:
+        def worse(log_scale: float) -> float:
+            scaled = math.exp(log_scale) * covariance
+            return -scipy_stats.multivariate_normal(cov=scaled).logpdf(values)
+
+        return -minimize_scalar(worse, bounds=(-9, 9), method="bounded").fun
+
+    found = gp._likelihoods(covariances, values)
+    expected = [*map(largest, covariances)]
+    assert found - found[0] == pytest.approx(np.array(expected) - expected[0], abs=1e-6)
 
 
 def test_evolution_changes_one_axis_of_one_that_is_alive() -> None:

@@ -129,13 +129,6 @@ class _Posterior:
         """The likeliest variance."""
         return float((self.white**2).mean())
 
-    @property
-    def likelihood(self) -> float:
-        """Logarithm of the density of the values at that variance, up to a constant."""
-        return -len(self.values) / 2 * math.log(self.scale) + float(
-            np.log(self.factor.diagonal()).sum()
-        )
-
     def mean(self, places: np.ndarray) -> np.ndarray:
         """Expected values, [places]."""
         return self.covariance(places) @ (self.factor.T @ self.white)
@@ -151,14 +144,30 @@ class _Posterior:
 
 def _likeliest(places: np.ndarray, values: np.ndarray, rng: random.Random) -> _Posterior:
     """The likeliest of some kernels drawn from their prior."""
-    axes = places.shape[1]
-    drawn = (
-        _Posterior(
-            np.array([math.exp(rng.gauss(0, SPREAD)) / axes for _ in range(axes)]),
-            rng.uniform(*NOISE),
-            places,
-            values,
-        )
+    count, axes = places.shape
+    drawn = [
+        ([math.exp(rng.gauss(0, SPREAD)) / axes for _ in range(axes)], rng.uniform(*NOISE))
         for _ in range(DRAWS)
-    )
-    return max(drawn, key=lambda posterior: posterior.likelihood)
+    ]
+    weights, noise = (np.array(each) for each in zip(*drawn, strict=True))
+    apart = np.minimum(abs(places[:, None] - places), 1).reshape(-1, axes)
+    alike = np.exp(-weights @ apart.T).reshape(-1, count, count)
+    luck = noise[:, None, None]
+    best = int(_likelihoods((1 - luck) * alike + luck * np.eye(count), values).argmax())
+    return _Posterior(weights[best], float(noise[best]), places, values)
+
+
+def _likelihoods(covariances: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Logarithms of the density of values [seen] under covariances [draws, seen, seen] with noise,
+    each at its likeliest variance, up to a constant."""
+    count = len(values)
+    # The Cholesky factor of [[K, y], [y', c]] has y as white values in its last row. No eigenvalue
+    # of K is below the noise, so that this c is large enough.
+    whole = np.empty((len(covariances), count + 1, count + 1))
+    whole[:, :count, :count] = covariances
+    whole[:, count, :count] = whole[:, :count, count] = values
+    whole[:, count, count] = 1 + values @ values / NOISE[0]
+    factor = np.linalg.cholesky(whole)
+    scale = (factor[:, count, :count] ** 2).mean(1)
+    diagonal = np.diagonal(factor, axis1=1, axis2=2)[:, :count]
+    return -count / 2 * np.log(scale) - np.log(diagonal).sum(1)
