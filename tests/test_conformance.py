@@ -181,6 +181,21 @@ def test_what_is_of_a_head_has_no_channels(axes, name):
         memorize(variant, inputs.q, inputs.k, inputs.v, wide, inputs.weights)
 
 
+@pytest.mark.parametrize("algorithm", ["gd", "muon", "adam", "newton"])
+def test_no_sequence_and_half_precision(algorithm):
+    """A batch of none gives none; and bfloat16 is taken, to the digits that it has."""
+    base = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": algorithm}
+    variant = Variant.from_dict(base | {"chunk": 7})
+    inputs = make_inputs(variant, 9, dtype=torch.float32)
+    for lowering in ("reference", "chunked"):
+        none = run(variant, inputs.map_tokens(lambda x: x[:0]), lowering)
+        assert none.y.shape == (0, *inputs.v.shape[1:])
+        whole = run(variant, inputs, lowering).y
+        half = run(variant, inputs.map(lambda x: x.bfloat16()), lowering).y
+        assert half.dtype == torch.bfloat16
+        assert (half - whole).norm() < 0.1 * whole.norm()
+
+
 def test_what_is_no_mapping_or_no_float_is_refused_by_name():
     variant = Variant.from_dict(
         {"memory": "matrix", "bias": "l2", "retention": "none", "algorithm": "gd"}

@@ -67,7 +67,10 @@ class Newton(Algorithm):
 
         curvature = slots[1]
         damping = gates["damping"].expand(*curvature.shape[:-2], 1, curvature.shape[-1])
-        return torch.linalg.solve(curvature + damping[..., 0, :].diag_embed(), x[..., None])[..., 0]
+        system = curvature + damping[..., 0, :].diag_embed()
+        # In half precision nothing is solved.
+        full = torch.promote_types(x.dtype, torch.float32)
+        return torch.linalg.solve(system.to(full), x[..., None].to(full))[..., 0].to(x.dtype)
 
     def shapes(self, out: int, width: int) -> dict[str, tuple[int, int]]:
         return {"weights": (out, width), "curvature": (width, width)}

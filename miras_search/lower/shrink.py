@@ -1,12 +1,13 @@
 """Soft thresholding of one token after another, with a backward pass of its own: a few operations
-a token, where automatic differentiation takes a dozen. Its gradient has no gradient."""
+a token, where automatic differentiation takes a dozen."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.autograd.function import once_differentiable
+
+from miras_search.lower.function import Function
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,18 +23,16 @@ def shrink(state: Tensor, pushes: Tensor, retain: Tensor, by: Tensor) -> Tensor:
     return _Shrink.apply(state, pushes, retain, by)  # pyright: ignore[reportReturnType]
 
 
-class _Shrink(torch.autograd.Function):
+class _Shrink(Function):
     @staticmethod
     def forward(state: Tensor, pushes: Tensor, retain: Tensor, by: Tensor) -> Tensor:
-        states = torch.empty_like(pushes)
-        kept = retain.unbind(2)
+        states = []
         bounds = zip((-by).unbind(2), by.unbind(2), strict=True)
-        for now, push, a, (low, high) in zip(
-            states.unbind(2), pushes.unbind(2), kept, bounds, strict=True
-        ):
+        for push, a, (low, high) in zip(pushes.unbind(2), retain.unbind(2), bounds, strict=True):
             moved = torch.addcmul(push, a, state)
-            state = torch.sub(moved, moved.clamp(low, high), out=now)
-        return states
+            state = moved - moved.clamp(low, high)
+            states.append(state)
+        return torch.stack(states, 2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -41,20 +40,15 @@ class _Shrink(torch.autograd.Function):
         ctx.save_for_backward(state, retain, by, output)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         state, retain, by, states = ctx.saved_tensors
         sign = states.sign()
-        alive = sign.abs()
-        pushed = torch.empty_like(gradient)
-        later = torch.zeros_like(state)
-        tokens = zip(
-            *(x.unbind(2) for x in (pushed, gradient, alive, retain)),
-            strict=True,
-        )
-        for now, g, one, a in reversed([*tokens]):
-            torch.mul(later.add_(g), one, out=now)
-            later = a * now
+        passed, later = [], torch.zeros_like(state)
+        tokens = zip(*(x.unbind(2) for x in (gradient, sign.abs(), retain)), strict=True)
+        for g, alive, a in reversed([*tokens]):
+            passed.append((later + g) * alive)
+            later = a * passed[-1]
+        pushed = torch.stack(passed[::-1], 2)
         before = torch.cat([state[:, :, None], states[:, :, :-1]], dim=2)
         of_retain = (pushed * before).sum_to_size(retain.shape)
         return later, pushed, of_retain, -(sign * pushed).sum_to_size(by.shape)

@@ -46,7 +46,8 @@ class Unrolling:
     def tile(self) -> int:
         """Tokens at a time."""
         few, many = TILES
-        return max(few, min(many, 1 << max(ENTRIES // self.entries, 1).bit_length() - 1))
+        fitting = max(1, ENTRIES // max(1, self.entries))
+        return max(few, min(many, 1 << fitting.bit_length() - 1))
 
     @property
     def stepwise(self) -> bool:
