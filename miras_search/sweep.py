@@ -88,6 +88,7 @@ def _execute(study: Study, console: Console) -> None:
 
 def _conclude(study: Study, console: Console) -> None:
     folder, recipe = study.folder, study.recipe
+    study.publish()  # what an interrupted sweep was told last
     terminal(study.records, recipe, console)
     write_report(folder)
     found = differences(best_per_variant(study.records, recipe), recipe)

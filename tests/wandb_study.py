@@ -75,6 +75,7 @@ def main(folder: Path, cut: int, *overrides: str) -> None:
                 study.tell(run(spec, cut=spec.number == cut))
         except KeyboardInterrupt:
             return
+        study.publish()
         further = {"effects": [{"name": "memory", "share": 0.5}]}
         wandb_log.summary_run(study.folder, recipe, study.records, further)
 
