@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import json
 import os
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from rich.console import Console
 from study_files import MANY, SPACE, begin, command, results, run, write
 
-from miras_search import samplers
+from miras_search import samplers, sweep
 from miras_search.errors import UserError
 from miras_search.folder import WEIGHTS, StudyFolder
 from miras_search.merge import merge
@@ -373,6 +375,19 @@ def test_a_study_lies_below_runs_whatever_its_name(tmp_path: Path, name: str) ->
     assert folder.parent == Path("runs")
     assert folder.name.isascii()
     assert not folder.name.startswith((".", "-"))
+
+
+def test_an_interrupted_sweep_shows_what_it_was_told_last(tmp_path: Path) -> None:
+    """Its report and its log are written before the study is left."""
+    with begin(tmp_path) as study:
+        spec = study.ask()
+        assert spec
+        record = outcome(spec, "complete", None, score=0.5)
+        record.write(study.folder.record_file(spec.number))
+        study.tell(record)
+        assert not study.folder.best_file.is_file()
+        sweep._conclude(study, Console(file=io.StringIO()))
+        assert study.folder.best_file.is_file()
 
 
 def test_files_show_what_had_ended_when_a_study_was_left(tmp_path: Path) -> None:

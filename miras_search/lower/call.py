@@ -186,6 +186,7 @@ def prepare(
             raise ValueError(f"{name} is {tensor.dtype}: expected the dtype of q, {q.dtype}")
         if tensor.device != q.device:
             raise ValueError(f"{name} is on {tensor.device}: expected the device of q, {q.device}")
+    # By identity: matrices that share a mapping share what is made of it.
     applied = {id(own): _applied(variant, own) for own in weight_gates.values()}
     return Call(
         variant,

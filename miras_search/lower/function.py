@@ -30,10 +30,10 @@ class Function(torch.autograd.Function):
         super().__init_subclass__()
         # torch asks for the signature at every call, and to find it takes 0.1 ms.
         cls.forward.__signature__ = inspect.signature(cls.forward)  # pyright: ignore
-        cls.backward = staticmethod(_alone(cls.backward))
+        cls.backward = staticmethod(_outside_autocast(cls.backward))
 
 
-def _alone(backward: Callable[..., Any]) -> Callable[..., Any]:
+def _outside_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(backward)
     def call(ctx: Any, *gradients: Tensor | None) -> Any:
         device = next((g.device.type for g in gradients if g is not None), "cpu")
