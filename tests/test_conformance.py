@@ -6,6 +6,7 @@ from often import often
 
 from miras_search import legality, registry
 from miras_search.layer import memorize
+from miras_search.lower import products
 from miras_search.testing import (
     CHECKS,
     VARIANT_CHECKS,
@@ -142,8 +143,10 @@ def test_nothing_is_converted_on_the_way(wrong):
 
 @pytest.mark.parametrize("lowering", ["reference", "chunked"])
 @pytest.mark.parametrize("axes", [{}, {"memory": "mlp"}, {"memory": "attention"}], ids=str)
-def test_what_is_passed_is_used_as_it_is_under_autocast(axes, lowering):
-    """The backward pass, of which torch says that it does not belong there, rounds to 8 bits."""
+def test_what_is_passed_is_used_as_it_is_under_autocast(axes, lowering, monkeypatch):
+    """The backward pass, of which torch says that it does not belong there, rounds to 8 bits; sums
+    of products are those of large buffers."""
+    monkeypatch.setattr(products, "FEW", 0)
     base = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
     if axes.get("memory") == "attention":
         base |= {"retention": "none", "algorithm": "gd"}
