@@ -33,6 +33,7 @@ from benchmarks.layers import (
     training,
 )
 from benchmarks.timing import Row, compare, interleaved, row
+from miras_search.lower.compiled import failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,7 +86,7 @@ def variants(rounds: int) -> Iterator[Row]:
     for name, other, *layers in kinds(64):
         pair = zip((name, other), layers, strict=True)
         calls = {n: training(layer, 1, LENGTH, SMALL_WIDTH) for n, layer in pair}
-        yield compare(name, other, interleaved(calls, 1))
+        yield compare(name, other, interleaved(calls, min(rounds, 3)))
 
 
 def choices(rounds: int) -> Iterator[Row]:
@@ -257,6 +258,8 @@ def main() -> None:
             print(found, flush=True)
             rows.append(found)
             options.out.write_text(json.dumps([row.plain() for row in rows], indent=2) + "\n")
+        if why := failures():
+            sys.exit(f"nothing was compiled, so rows of compiled layers are of others: {why[0]}")
     draw(rows, options.out.with_suffix(".svg"))
 
 

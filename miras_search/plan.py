@@ -37,7 +37,7 @@ class Plan:
 
 def choose_lowering(variant: Variant, asked: Lowering = "auto") -> Choice:
     """How a variant is computed: as is asked for where that is of use to it, else the cheapest
-    lowering that is exact for what it means, as `make bench` finds it."""
+    lowering that is exact for what it means, as `make bench` finds it on a CPU."""
     if asked in ("reference", "chunked"):
         return Choice(asked, "it was asked for")
     if variant.memory.grows:

@@ -52,6 +52,8 @@ class Variant(BaseModel, frozen=True):
     """Kernel of the causal depthwise convolution after the projections; 0 leaves it out."""
     qk_norm: Literal["auto", "l2", "rms", "none"] = "auto"
     """Normalisation of queries and keys; auto is what the memory prefers."""
+    positions: Literal["none", "rotary"] = "none"
+    """What says where a token stands; rotary turns queries and keys by their place (RoPE)."""
     degree: Annotated[int, Field(ge=1, le=4)] = 1
     """Degree of the polynomial features of queries and keys; 1 leaves them as they are."""
     gate_rank: Annotated[int, Field(ge=1, le=2**16)] = 32
@@ -214,7 +216,10 @@ class Variant(BaseModel, frozen=True):
     @cached_property
     def digest(self) -> str:
         """Twelve hex digits, equal for variants that compute the same function."""
-        text = json.dumps(self.canonical.to_dict(), sort_keys=True)
+        told = self.canonical.to_dict()
+        if self.positions == "none":  # as it was before there were such
+            del told["positions"]
+        text = json.dumps(told, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def equations(self) -> dict[str, str]:

@@ -1,6 +1,9 @@
 """Calls of the kernels of flash-linear-attention: by loops of what they are documented to compute,
 and on a GPU by the kernels themselves."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -128,20 +131,56 @@ def test_kernels_are_left_alone_where_triton_compiles_them_wrongly(
     assert kernels._right(capability) == right
 
 
+def test_amd_has_no_version_of_triton_to_look_at(monkeypatch):
+    """Its wheels have another name; its newest cards report the capability of a Hopper."""
+    monkeypatch.setattr(kernels, "version", lambda name: pytest.fail(f"asked for {name}"))
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert kernels._right((9, 4))
+
+
+def test_a_second_derivative_through_a_kernel_is_refused(monkeypatch):
+    """The kernel here is a loop: only that the gradient is let through once is looked at."""
+    ops = ModuleType("fla.ops")
+    monkeypatch.setitem(sys.modules, "fla", ModuleType("fla"))
+    monkeypatch.setitem(sys.modules, "fla.ops", ops)
+    sys.modules["fla"].ops = ops  # pyright: ignore[reportAttributeAccessIssue]
+    axes, kernel = next(iter(FIT.values()))
+    setattr(ops, kernel, gated)
+    v = variant(*axes)
+    inputs = make_inputs(v, 5)
+    q, k = (x.clone().requires_grad_() for x in (inputs.q, inputs.k))
+    call = prepare(v, q, k, inputs.v, inputs.gates, inputs.weights, None)
+    total = kernels.run(call)[0].square().sum()
+    slow = memorize(v, q, k, inputs.v, inputs.gates, inputs.weights, None, "chunked")[0]
+    found = torch.autograd.grad(total, (q, k), retain_graph=True)
+    for one, two in zip(found, torch.autograd.grad(slow.square().sum(), (q, k)), strict=True):
+        close(one, two, kernel, 1e-9)
+    with pytest.raises(RuntimeError, match="no second derivatives: expected lowering='chunked'"):
+        torch.autograd.grad(total, (q, k), create_graph=True)
+
+
 @pytest.mark.skipif(
-    not torch.cuda.is_available() or not kernels._installed(),
+    not torch.cuda.is_available() or not kernels._installed(torch.device("cuda")),
     reason="needs a GPU and flash-linear-attention, with a Triton that compiles it rightly",
 )
 @pytest.mark.parametrize(("axes", "kernel"), FIT.values(), ids=FIT)
 def test_the_kernels_themselves(axes, kernel):
-    """In float32, of which the kernels keep a part in their products."""
+    """In float32, of which the kernels keep a part in their products: outputs, the state and the
+    gradients of everything that is given."""
     v = variant(*axes)
-    inputs = make_inputs(v, 100).map_tokens(lambda x: x.float().cuda())
+    inputs = make_inputs(v, 100).map_tokens(lambda x: x.float().cuda().requires_grad_())
     call, found = planned(v, inputs)
     assert found is not None
     assert kernels.usable(call)
-    y, _ = kernels.run(call)
+    y, after = kernels.run(call)
     y = y.transpose(1, 2)[:, v.algorithm.writes - 1 :: v.algorithm.writes]
-    slow = prepare(v, inputs.q, inputs.k, inputs.v, inputs.gates, inputs.weights, None)
-    wanted, _ = memorize(v, inputs.q, inputs.k, inputs.v, inputs.gates, None, slow.state, "chunked")
-    close(y, wanted, kernel, 1e-2)
+    start = prepare(v, inputs.q, inputs.k, inputs.v, inputs.gates, inputs.weights, None).state
+    given = (inputs.q, inputs.k, inputs.v, inputs.gates, None, start)
+    leaves = [inputs.q, inputs.k, inputs.v, *inputs.gates.values()]
+    results = []
+    for outputs, state in ((y, after), memorize(v, *given, "chunked")):
+        held = [*state.tensors.values()]
+        total = outputs.square().sum() + sum(x.square().sum() for x in held)
+        results.append((outputs, *held, *torch.autograd.grad(total, leaves)))
+    for one, two in zip(*results, strict=True):
+        close(one, two, kernel, 1e-2)

@@ -10,7 +10,8 @@ from miras_search.macro.lmm import Lmm
 from miras_search.macro.mac import Mac
 from miras_search.macro.mag import Mag
 from miras_search.macro.mal import Mal
-from miras_search.nn.attention import WindowAttention, rotate
+from miras_search.nn.attention import WindowAttention
+from miras_search.nn.rotary import rotate
 from miras_search.testing import LAYER_CHECKS, check_layer_gradients, pairs
 
 LAYERS = (

@@ -75,6 +75,7 @@ def logits_of(model, tokens):
 MACROS = [macro for macro in cases("macro") if macro.persistent < 100]
 ALONE = list(dict.fromkeys([*KINDS, *(DEEP.replace(macro=macro) for macro in MACROS)]))
 """Every kind beside its companions."""
+ATTENDS = {"bias": "l2", "retention": "none", "algorithm": "gd"}
 SQUARED = next(v for v in ALONE if v.memory.grows).replace(degree=2)
 PAIRS = often(ALONE, pairs(chunk=4, heads=2))
 
@@ -177,6 +178,10 @@ def test_plan_counts_what_is_there(variant):
         {"degree": 2, "memory": {"kind": "mlp", "form": "plain"}},
         {"degree": 3, "memory": "matrix"},
         {"algorithm": {"kind": "multi_step", "n": 3, "per": "input"}},
+        {"positions": "rotary"},
+        {"positions": "rotary", "memory": "attention", **ATTENDS},
+        {"positions": "rotary", "degree": 2, "memory": "matrix", "algorithm": "multi_step"},
+        {"positions": "rotary", "macro": {"kind": "mac", "segment": 3}},
     ],
     ids=str,
 )
@@ -224,6 +229,37 @@ def test_what_the_memory_is_given(norm, monkeypatch):
             )
     assert all(given["weights"][n] is w for n, w in mixer.cell.initial.items())
     assert mixer.cell._normalise(torch.zeros(1, 1, 2, 4)).isfinite().all()
+
+
+@pytest.mark.parametrize("algorithm", ["gd", "multi_step"])
+def test_rotary_positions(algorithm, monkeypatch):
+    """Queries and keys as complex numbers, times e^(i t 10000^(-2 j / K)) for the token at t, which
+    is counted from the first token of all; values stay."""
+    given = []
+
+    def spy(variant, q, k, v, *rest):
+        given.append((q, k, v))
+        return memorize(variant, q, k, v, *rest)
+
+    monkeypatch.setattr("miras_search.nn.cell.memorize", spy)
+    changed = {"positions": "rotary", "algorithm": algorithm, "conv": 0}
+    turning = Variant.from_dict(DEEP.to_dict() | changed)
+    torch.manual_seed(0)
+    mixer = Mixer(turning, 16).double()
+    still = Mixer(turning.replace(positions="none"), 16).double()
+    still.load_state_dict(mixer.state_dict())
+    x = torch.randn(2, 7, 16, dtype=torch.float64)
+    _, state = mixer(x[:, :3])
+    mixer(x[:, 3:], state)
+    still(x)
+    first, second, whole = given
+    turn = torch.polar(torch.ones(4), torch.tensor([1.0, 0.1, 0.01, 0.001])).to(torch.complex128)
+    for i, each in enumerate((1, turning.algorithm.writes, turning.algorithm.writes)):
+        found, plain = torch.cat([first[i], second[i]], dim=1), whole[i]
+        place = torch.arange(7).repeat_interleave(each)[:, None, None]
+        turned = torch.complex(*plain.chunk(2, dim=-1)) * turn**place
+        expected = plain if i == 2 else torch.cat([turned.real, turned.imag], dim=-1)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def coefficients():

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize, silu
 
-from miras_search.nn.attention import rotate
+from miras_search.nn.rotary import rotate
 
 
 def rms(x, weight):

@@ -70,7 +70,9 @@ class Newton(Algorithm):
         system = curvature + damping[..., 0, :].diag_embed()
         # In half precision nothing is solved.
         full = torch.promote_types(x.dtype, torch.float32)
-        return torch.linalg.solve(system.to(full), x[..., None].to(full))[..., 0].to(x.dtype)
+        # Never singular, and to look whether it is would make a GPU wait.
+        found, _ = torch.linalg.solve_ex(system.to(full), x[..., None].to(full))
+        return found[..., 0].to(x.dtype)
 
     def shapes(self, out: int, width: int) -> dict[str, tuple[int, int]]:
         return {"weights": (out, width), "curvature": (width, width)}

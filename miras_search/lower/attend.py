@@ -51,14 +51,14 @@ def windowed(
     k, v = (torch.cat([x[:, :, :-1], x[:, :, 1:]], dim=-2) for x in (k, v))
     seen = torch.ones(size, 2 * size, dtype=torch.bool, device=q.device)
     seen = seen.tril(size).triu(size - window + 1)
-    mask = seen.repeat(q.shape[2], 1, 1)
-    mask[0, :, : max(front, 0)] = False
+    mask = seen.repeat(q.shape[2], 1, 1)[:, None]
+    mask[0, :, :, : max(front, 0)] = False
     if always is not None:
         blocks = k.shape[2]
         first = (x[:, :, None].expand(-1, -1, blocks, -1, -1) for x in always)
         k, v = (torch.cat([a, x], dim=-2) for a, x in zip(first, (k, v), strict=True))
         mask = pad(mask, (always[0].shape[2], 0), value=True)
-    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-    mask = mask.repeat(batch, 1, 1)[:, None]
+    # As a batch of blocks with a head for each of samples and heads, whose mask is one.
+    q, k, v = (x.flatten(0, 1).transpose(0, 1) for x in (q, k, v))
     y = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    return y.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)[:, :, :tokens]
+    return y.transpose(0, 1).flatten(1, 2).unflatten(0, (batch, -1))[:, :, :tokens]

@@ -179,7 +179,10 @@ def prepare(
     if state is None:
         state = _start(variant, shapes, k, weights)
     else:
-        state = _checked(state, variant, shapes, k, v)
+        # Those that a window keeps, as wide as they are now.
+        kept = {f"importance.{m}": g.get("importance") for m, g in weight_gates.items()}
+        kept = {n: g.shape[3:] for n, g in (bias_gates | kept).items() if g is not None and g.dim()}
+        state = _checked(state, variant, shapes, kept, k, v)
     # Behind all shapes, so that a wrong one is told as such. Nothing is converted on the way.
     for name, tensor in given.items():
         if tensor.dtype != q.dtype:
@@ -238,7 +241,12 @@ def _start(
 
 
 def _checked(
-    state: State, variant: Variant, shapes: dict[str, tuple[int, int]], k: Tensor, v: Tensor
+    state: State,
+    variant: Variant,
+    shapes: dict[str, tuple[int, int]],
+    gates: Mapping[str, tuple[int, ...]],
+    k: Tensor,
+    v: Tensor,
 ) -> State:
     """The state, if this variant could have left it behind for this batch and these widths."""
     lead = (k.shape[0], k.shape[2])
@@ -257,12 +265,8 @@ def _checked(
         if kept[-1]:
             expected[f"{WINDOW}keys"] = (*kept, k.shape[-1])
             expected[f"{WINDOW}values"] = (*kept, v.shape[-1])
-    # The gates of a window are as wide as they were given.
-    found = {
-        name: tuple(tensor.shape)
-        for name, tensor in state.tensors.items()
-        if not name.startswith(f"{WINDOW}gates/")
-    }
+            expected |= {f"{WINDOW}gates/{name}": (*kept, *wide) for name, wide in gates.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items()}
     if found != expected:
         raise ValueError(f"state holds {found}: expected {expected}")
     return state

@@ -81,7 +81,7 @@ def multiply_out(update: Transition, step: Tensor | float, tokens: Tensor) -> Co
     n, length = len(update.inject), tokens.shape[0]
     entries = [x for row in update.carry for x in row] + [step * x for x in update.inject]
     every = torch.broadcast_tensors(
-        tokens, *(x if isinstance(x, Tensor) else tokens.new_tensor(x or 0.0) for x in entries)
+        tokens, *(x if isinstance(x, Tensor) else tokens.new_full((), x or 0.0) for x in entries)
     )[1:]
     # A block: all of it, what its tokens read of what enters it, and what is left of their writes.
     whole = torch.stack(every[: n * n], dim=-2).unflatten(-2, (n, n))  # [..., C, n, n, *]

@@ -40,7 +40,7 @@ class KernelCall:
 def usable(call: Call) -> bool:
     """Whether there are kernels and a device for them, and one of them computes this call."""
     taken = call.q.dtype == torch.float32 and call.q.shape[-1] <= WIDEST_KEY
-    return call.q.is_cuda and taken and _installed() and planned(call) is not None
+    return call.q.is_cuda and taken and _installed(call.q.device) and planned(call) is not None
 
 
 def run(call: Call) -> tuple[Tensor, State]:
@@ -49,7 +49,11 @@ def run(call: Call) -> tuple[Tensor, State]:
 
     found = planned(call)
     assert found is not None
-    return finished(call, *getattr(fla.ops, found.kernel)(**found.arguments))
+    given = {
+        name: _Once.apply(x) if isinstance(x, torch.Tensor) else x
+        for name, x in found.arguments.items()
+    }
+    return finished(call, *getattr(fla.ops, found.kernel)(**given))
 
 
 def planned(call: Call) -> KernelCall | None:
@@ -100,13 +104,30 @@ def finished(call: Call, y: Tensor, state: Tensor) -> tuple[Tensor, State]:
     return y.transpose(1, 2), State(held, call.state.position + call.tokens)
 
 
+class _Once(torch.autograd.Function):
+    """The tensor itself. Kernels differentiate by kernels, of which autograd sees nothing: their
+    second derivatives would silently be zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            told = "kernels of flash-linear-attention have no second derivatives"
+            raise RuntimeError(f"{told}: expected lowering='chunked'")
+        return g
+
+
 @cache
-def _installed() -> bool:
-    return find_spec("fla") is not None and _right(torch.cuda.get_device_capability())
+def _installed(device: torch.device) -> bool:
+    return find_spec("fla") is not None and _right(torch.cuda.get_device_capability(device))
 
 
 def _right(capability: tuple[int, int]) -> bool:
     """Whether Triton compiles the kernels rightly: on Hopper some versions compute wrong gradients
     of those with gates (issue 640 of flash-linear-attention), which refuse to run there."""
-    triton = Version(version("triton"))
-    return capability[0] != 9 or not Version("3.4") <= triton < Version("3.7.1")
+    if capability[0] != 9 or torch.version.hip is not None:
+        return True
+    return not Version("3.4") <= Version(version("triton")) < Version("3.7.1")

@@ -10,31 +10,13 @@ from torch.nn.functional import pad
 
 from miras_search.lower.attend import windowed
 from miras_search.lower.call import State
+from miras_search.nn.rotary import rotate
 from miras_search.nn.state import check, part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from miras_search.nn.state import LayerState
-
-BASE = 10_000.0
-"""The slowest of the rotations turns once in 2 pi times this many tokens."""
-
-
-def rotate(x: Tensor, start: int) -> Tensor:
-    """Rotary position embedding (RoPE, Su et al. 2104.09864) of x `[..., T, K]`, whose tokens stand
-    at start, start + 1, ...: channel i turns with channel i + K // 2.
-
-    A product of two rotated vectors depends on the distance of their tokens alone. An odd last
-    channel stays as it is.
-    """
-    tokens, half = x.shape[-2], x.shape[-1] // 2
-    # In double precision, since angles grow with the position; not every device has it.
-    place = torch.arange(start, start + tokens, dtype=torch.float64)
-    angle = place[:, None] * BASE ** -(torch.arange(half, dtype=torch.float64) / max(half, 1))
-    cos, sin = (f(angle).to(x.device, x.dtype) for f in (torch.cos, torch.sin))
-    a, b, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], dim=-1)
 
 
 class Heads(nn.Module):

@@ -13,6 +13,7 @@ from miras_search.lower.function import no_autocast
 from miras_search.memory.base import ParametricMemory
 from miras_search.nn.features import PolynomialFeatures, feature_width
 from miras_search.nn.gates import Gates
+from miras_search.nn.rotary import rotate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 
 class Cell(nn.Module):
-    """One memory for each head: queries and keys are normalised, also behind polynomial features;
-    gates are projected from tokens; W_0 is learned; what is recalled goes through an RMSNorm."""
+    """One memory for each head: queries and keys are normalised, also behind polynomial features,
+    and may be turned by their place; gates are projected from tokens; W_0 is learned; what is
+    recalled goes through an RMSNorm."""
 
     def __init__(self, variant: Variant, width: int, lowering: Lowering = "auto") -> None:
         super().__init__()
@@ -57,10 +59,11 @@ class Cell(nn.Module):
         algorithm writes n times, and x `[B, T, D]`, which gates are projected from. What is
         recalled `[B, T, H, D/H]`, and the state after the last token.
         """
+        place = self._place(state)
         y, after = memorize(
             self.variant,
-            self._keys(q),
-            self._keys(k),
+            self._keys(q, place),
+            self._keys(k, place, self.variant.algorithm.writes),
             v.to(self._held(v)),
             self._gates(x),
             self._start(),
@@ -69,9 +72,10 @@ class Cell(nn.Module):
         )
         return self._out(y), after
 
-    def recall(self, q: Tensor, x: Tensor, state: State | None = None) -> Tensor:
-        """Read alone, all at the memory of the state: q `[B, T, H, D/H]` to `[B, T, H, D/H]`."""
-        keys, gates = self._keys(q), self._gates(x)
+    def recall(self, q: Tensor, x: Tensor, state: State | None = None, past: int = 0) -> Tensor:
+        """Read alone, all at the memory of the state, `past` tokens of which have been read since:
+        q `[B, T, H, D/H]` to `[B, T, H, D/H]`."""
+        keys, gates = self._keys(q, self._place(state) + past), self._gates(x)
         return self._out(recall(self.variant, keys, self.head_width, gates, self._start(), state))
 
     @torch.no_grad()
@@ -80,7 +84,8 @@ class Cell(nn.Module):
     ) -> dict[str, Tensor]:
         """How surprising each token is to the memory, `[B, T, H]`: see `layer.surprise`. The
         arguments are those of a call."""
-        keys, values, gates = self._keys(k), v.to(self._held(v)), self._gates(x)
+        keys = self._keys(k, self._place(state), self.variant.algorithm.writes)
+        values, gates = v.to(self._held(v)), self._gates(x)
         return surprise(self.variant, keys, values, gates, self._start(), state)
 
     def _held(self, x: Tensor) -> torch.dtype:
@@ -99,10 +104,18 @@ class Cell(nn.Module):
     def _out(self, y: Tensor) -> Tensor:
         return self.norm(y.to(self.norm.weight.dtype))
 
-    def _keys(self, x: Tensor) -> Tensor:
-        """Normalised keys or queries; features of them are normalised again."""
+    def _place(self, state: State | None) -> int:
+        """That of the next token: how many the memory has read."""
+        return 0 if state is None else state.position // self.variant.algorithm.writes
+
+    def _keys(self, x: Tensor, place: int, each: int = 1) -> Tensor:
+        """Keys or queries, `each` of them for a token, the first of which stands at `place`:
+        normalised, turned if their positions are rotary; features are normalised again."""
         with no_autocast(x.device.type):
             x = self._normalise(x.to(self._held(x)))
+            if self.variant.positions == "rotary":
+                tokens = x.unflatten(1, (x.shape[1] // each, each))
+                x = rotate(tokens, place, dim=1).flatten(1, 2)
             return x if self.features is None else self._normalise(self.features(x))
 
     def _normalise(self, x: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from miras_search.lower.call import State
 from miras_search.lower.tiles import segments
-from miras_search.nn.attention import Heads, rotate
+from miras_search.nn.attention import Heads
 from miras_search.nn.cell import Cell
 from miras_search.nn.product import Product
 from miras_search.nn.projection import Projection
+from miras_search.nn.rotary import rotate
 from miras_search.nn.state import check, part
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class MemoryAsContext(nn.Module):
         # Absent in the first segment, which the memory meets as it was made.
         start = (state or {}).get("start") if within else memory
         q, query_conv = self.query(x, part(state, "query"))
-        h = self.cell.recall(q[:, :, 0], x, start).flatten(-2)
+        h = self.cell.recall(q[:, :, 0], x, start, within).flatten(-2)
         y, recalled, read = self._attend(x, h, state if within else None, within)
         kv, write_conv = self.write(y, part(state, "write"))
         k, v = (z.flatten(1, 2) for z in kv.unflatten(2, (2, -1)).unbind(2))
