@@ -115,6 +115,23 @@ def test_a_state_of_another_variant_or_batch_is_refused():
         memorize(gd, x[:1], x[:1], x[:1], {"step": step[:1]}, None, state)
 
 
+def test_a_window_goes_on_with_gates_as_wide_as_before():
+    window = {"kind": "gd", "window": 3}
+    huber = {"kind": "huber", "form": "coordinate", "per": "channel"}
+    variant = Variant.from_dict(
+        {"memory": "matrix", "bias": huber, "retention": "none", "algorithm": window}
+    )
+    x, one = torch.ones(1, 3, 1, 2), torch.full((1, 3, 1), 0.1)
+    gates = {"step": one, "importance": one, "delta": one}
+    _, state = memorize(variant, x, x, x, gates, None)
+    memorize(variant, x, x, x, gates, None, state)
+    with pytest.raises(ValueError, match=r"holds .*delta': \(1, 1, 2, 1\).* \(1, 1, 2, 2\)"):
+        memorize(variant, x, x, x, gates | {"delta": torch.ones(1, 3, 1, 2)}, None, state)
+    less = {n: t for n, t in state.tensors.items() if "importance" not in n}
+    with pytest.raises(ValueError, match=r"expected .*window/gates/importance.W"):
+        memorize(variant, x, x, x, gates, None, type(state)(less, state.position))
+
+
 @pytest.mark.parametrize("wrong", ["v", "gates", "weights", "state"])
 def test_nothing_is_converted_on_the_way(wrong):
     variant = Variant.from_dict(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
@@ -11,6 +12,9 @@ from torch.nn.functional import pad
 from miras_search.data.examples import Rows
 from miras_search.data.recall import distinct
 from miras_search.tasks.base import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,40 @@ class Streams:
         return _compact(torch.cat([lessons, questions], 1), torch.cat([unscored, answers], 1))
 
 
+def of_kinds(
+    kinds: Sequence[str],
+    streams: int,
+    items: int,
+    shots: int,
+    cue: int,
+    noise: float,
+    questions: int,
+    vocab: int,
+    random: Generator,
+) -> Streams:
+    """Streams with an episode of each of the kinds, which are "facts", "classes" (the items that
+    are noisy) and "domains", in this order."""
+    parts = []
+    sizes = (streams, len(kinds), items, shots, cue)
+    if {*kinds} != {"domains"}:
+        noisy = torch.tensor([noise if kind == "classes" else 0.0 for kind in kinds])
+        parts.append(of_items(*sizes, noisy[:, None, None], questions, vocab, random))
+    if "domains" in kinds:
+        parts.append(of_domains(*sizes, noise, questions, vocab, random))
+    if len(parts) == 1:
+        return parts[0]
+    text = torch.tensor([kind == "domains" for kind in kinds])[:, None, None]
+    both = zip(*(vars(part).values() for part in parts), strict=True)
+    return Streams(*(torch.where(text, b, a) for a, b in both))
+
+
 def of_items(
     streams: int,
     episodes: int,
     items: int,
     shots: int,
     cue: int,
-    noise: float,
+    noise: Tensor,
     questions: int,
     vocab: int,
     random: Generator,
@@ -72,7 +103,7 @@ def of_items(
     A lesson is the prototype, then the answer. Tokens of a prototype are 1 .. vocab/2 - 1, answers
     vocab/2 .. vocab - 1. No two items of a stream have the same token at the same place, or the
     same answer. Wherever a prototype is shown or asked, each of its tokens is replaced with
-    probability `noise` by any of 1 .. vocab/2 - 1. An episode has `shots` lessons of each item in
+    probability `noise` `[E, 1, 1]` by any of 1 .. vocab/2 - 1. An episode has `shots` lessons of each item in
     random order; of the questions about it, the n-th is about item n modulo `items`.
     """
     keys = distinct(streams * cue, episodes * items, 1, vocab // 2, random)

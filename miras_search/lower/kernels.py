@@ -113,7 +113,7 @@ class _Once(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         if torch.is_grad_enabled():
             told = "kernels of flash-linear-attention have no second derivatives"
             raise RuntimeError(f"{told}: expected lowering='chunked'")

@@ -81,7 +81,8 @@ def shown(entries: Iterable[Entry], recipe: Recipe) -> list[dict[str, Any]]:
         measured = {split: entry.best.metrics.get(f"{split}/{task.metric}") for split in cells}
         scores = matrix({split: score for split, score in measured.items() if score is not None})
         if scores:
-            told = summary(scores, task.levels(cells[0]).chance)
+            unread = (split for split in cells if (i_j := cell(split)) and i_j[0] < i_j[1])
+            told = summary(scores, task.levels(next(unread, cells[0])).chance)
             found.append({"entry": entry, "matrix": scores, "summary": told})
     return found[:SHOWN]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import perm
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -12,11 +13,13 @@ from miras_search.registry import register
 from miras_search.tasks.base import Count, Levels, Metric, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from miras_search.data.examples import Rows
     from miras_search.data.streams import Streams
 
+TURNS = ("facts", "classes", "domains")
+"""What the episodes of a mixed stream teach, over and over."""
 _ODDS = 1e-3
 """The largest odds of two equal examples anywhere."""
 
@@ -38,6 +41,7 @@ class Continual(Task):
     - domains: text in a new language, which is a cycle through `items` tokens of 1 .. vocab - 1
       that is left for any place on it with probability `noise`. A question is further text, and
       each of its next tokens is a target. Languages share tokens by accident: more with less vocab.
+    - mixed: these three in turn, first facts, then classes, then a language, then facts again.
 
     A stream of facts with episodes 2, items 2, questions 2 (train, seed 0, the first):
 
@@ -69,7 +73,7 @@ class Continual(Task):
         "evaluate_episodes": 3,
     }
 
-    stream: Literal["facts", "classes", "domains"] = "facts"
+    stream: Literal["facts", "classes", "domains", "mixed"] = "facts"
     """What episodes teach."""
     episodes: Count = 3
     """Episodes of an example of "train", "validation" and "test"."""
@@ -99,7 +103,7 @@ class Continual(Task):
     def _noise_suits(self) -> Continual:
         if self.stream == "facts" and self.noise:
             raise ValueError("facts are exact: expected noise 0, or stream: classes")
-        if self.stream == "classes" and not self.noise:
+        if self.stream in ("classes", "mixed") and not self.noise:
             raise ValueError("classes are noisy: expected noise above 0, or stream: facts")
         return self
 
@@ -122,14 +126,19 @@ class Continual(Task):
             )
         return self
 
+    def kinds(self, episodes: int) -> list[str]:
+        """What each of the first episodes teaches."""
+        turns = TURNS if self.stream == "mixed" else (self.stream,)
+        return [turns[i % len(turns)] for i in range(episodes)]
+
     @property
     def _ways(self) -> int:
         """Different streams, all as likely, if shown once and without noise."""
-        if self.stream == "domains":
-            return perm(self.vocab - 1, self.items) ** self.episodes
-        told = self.episodes * self.items
+        languages = self.kinds(self.episodes).count("domains")
+        told = (self.episodes - languages) * self.items
         cues = perm(self.vocab // 2 - 1, told) ** self.cue
-        return cues * perm(self.vocab - self.vocab // 2, told)
+        answers = perm(self.vocab - self.vocab // 2, told)
+        return cues * answers * perm(self.vocab - 1, self.items) ** languages
 
     @property
     def vocabulary(self) -> int:
@@ -138,11 +147,12 @@ class Continual(Task):
     @property
     def cells(self) -> dict[str, tuple[int, int]]:
         """Episodes read and the episode asked about, of each further evaluation."""
-        last, ahead = self.evaluate_episodes, self.stream == "domains"
+        last = self.evaluate_episodes
         return {
             f"after{read}-on{on}": (read, on)
             for read in range(1, last + 1)
-            for on in range(1, min(read + ahead, last) + 1)
+            for on, kind in enumerate(self.kinds(last), start=1)
+            if on <= read or (on == read + 1 and kind == "domains")
         }
 
     @property
@@ -155,23 +165,34 @@ class Continual(Task):
         The ceiling of classes is derived, for who knows the prototypes and which tokens were
         replaced, and takes each question alone; if all were, an item of the episode is guessed.
         That of domains is for who knows the language, and unknown where it was not read before.
+        Those of a mixed stream are means over all that is scored.
         """
         self.check_split(split)
-        read, on = self.cells.get(split, (None, 0))
-        if self.stream == "domains":
+        if split in self.cells:
+            read, on = self.cells[split]
+            return self._levels((read,), on)
+        every = range(1, self.episodes + 1)
+        # A question about an episode comes after it or any later one, with the same odds.
+        found = [self._levels(range(on, self.episodes + 1), on) for on in every]
+        scored = [self.cue if kind == "domains" else 1 for kind in self.kinds(self.episodes)]
+        return Levels(
+            **{name: fmean([vars(x)[name] for x in found], scored) for name in vars(found[0])}
+        )
+
+    def _levels(self, read: Sequence[int], on: int) -> Levels:
+        """Those of questions about the episode `on` after so many episodes, each as likely."""
+        kinds = self.kinds(max(*read, on))
+        if kinds[on - 1] == "domains":
             known = 1 - self.noise + self.noise / self.items
-            ceiling = known if read is None or on <= read else None
+            ceiling = known if on <= min(read) else None
             return Levels(chance=1 / (self.vocab - 1), plateau=1 / self.items, ceiling=ceiling)
-        if read is None:  # a question about episode j comes after any of j .. episodes
-            plateau = sum(
-                1 / (j * self.items * (self.episodes - i + 1) * self.episodes)
-                for i in range(1, self.episodes + 1)
-                for j in range(i, self.episodes + 1)
-            )
-        else:
-            plateau = 1 / (read * self.items)
-        ceiling = 1 - self.noise**self.cue * (1 - 1 / self.items)
-        return Levels(chance=1 / (self.vocab - self.vocab // 2), plateau=plateau, ceiling=ceiling)
+        told = [self.items * (n - kinds[:n].count("domains")) for n in read]
+        noise = self.noise if kinds[on - 1] == "classes" else 0.0
+        return Levels(
+            chance=1 / (self.vocab - self.vocab // 2),
+            plateau=fmean(1 / n for n in told),
+            ceiling=1 - noise**self.cue * (1 - 1 / self.items),
+        )
 
     def dataset(self, split: str, seed: int) -> Rows:
         self.check_split(split)
@@ -195,10 +216,9 @@ def _scattered(task: Continual, split: str, seed: int) -> Rows:
 
 
 def _streams(task: Continual, episodes: int, examples: int, name: str, seed: int) -> Streams:
-    from miras_search.data import streams
     from miras_search.data.examples import generator
+    from miras_search.data.streams import of_kinds
 
-    make = streams.of_domains if task.stream == "domains" else streams.of_items
     random = generator("continual", seed, name)
     what = (task.items, task.shots, task.cue, task.noise, task.questions, task.vocab)
-    return make(examples, episodes, *what, random)
+    return of_kinds(task.kinds(episodes), examples, *what, random)

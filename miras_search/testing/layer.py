@@ -97,7 +97,8 @@ def check_layer_samples(layer: Layer, variant: Variant) -> None:
 
 
 def check_layer_precision(layer: Layer, variant: Variant) -> None:
-    """float32 gives what float64 gives, and bfloat16 autocast is finite and near it."""
+    """float32 gives what float64 gives; bfloat16 autocast, whose 8 bits a memory may amplify, is
+    nearer to it than nothing: zeros are 1 of its size away, what is unrelated 1.4."""
     module, x = _module(layer, variant), _tokens()
     with torch.no_grad():
         exact = module(x)[0]
@@ -107,7 +108,8 @@ def check_layer_precision(layer: Layer, variant: Variant) -> None:
         close(y.double(), exact, f"{layer} in float32", 2e-3)
         with torch.autocast(x.device.type, torch.bfloat16):
             y = module(x.float())[0]
-        assert y.isfinite().all()
+        far = (y.double() - exact).norm() / exact.norm()
+        assert far < 0.9, f"{layer} of {variant} in bfloat16: {far:.2f} of its size away"
 
 
 def check_layer_memory(layer: Layer, variant: Variant) -> None:
