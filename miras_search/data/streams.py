@@ -103,8 +103,8 @@ def of_items(
     A lesson is the prototype, then the answer. Tokens of a prototype are 1 .. vocab/2 - 1, answers
     vocab/2 .. vocab - 1. No two items of a stream have the same token at the same place, or the
     same answer. Wherever a prototype is shown or asked, each of its tokens is replaced with
-    probability `noise` `[E, 1, 1]` by any of 1 .. vocab/2 - 1. An episode has `shots` lessons of each item in
-    random order; of the questions about it, the n-th is about item n modulo `items`.
+    probability `noise` `[E, 1, 1]` by any of 1 .. vocab/2 - 1. An episode has `shots` lessons of
+    each item in random order; of the questions about it, the n-th is about item n modulo `items`.
     """
     keys = distinct(streams * cue, episodes * items, 1, vocab // 2, random)
     prototypes = keys.view(streams, cue, episodes, items).permute(0, 2, 3, 1)
