@@ -24,10 +24,10 @@ from benchmarks.layers import (
     LAYERS,
     PRODUCT_FLOPS,
     SMALL_WIDTH,
-    deep_plan,
     endless_text,
     kinds,
     mixer,
+    plan_of,
     product,
     reading,
     training,
@@ -44,7 +44,8 @@ TOKENS = 10_000_000
 
 
 def layer(rounds: int) -> Iterator[Row]:
-    """Training steps of the deep memory against titans-pytorch at the same chunk."""
+    """Training steps of the deep memory against titans-pytorch at the same chunk, eager as it is,
+    and of the exact delta rule against its matrix, whose gradients are of the chunk's start."""
     for chunk in (16, 32, 64):
         *ours, peer = (
             f"{n}, chunk {chunk}"
@@ -53,15 +54,20 @@ def layer(rounds: int) -> Iterator[Row]:
         calls = {name: training(LAYERS[name](), BATCH, LENGTH) for name in (*ours, peer)}
         times = interleaved(calls, rounds)
         yield from (compare(name, peer, times) for name in ours)
+    names = ("delta rule", "titans-pytorch, a matrix, chunk 64")
+    times = interleaved({n: training(LAYERS[n](), BATCH, LENGTH) for n in names}, rounds)
+    yield compare(*names, times)
 
 
 def bound(rounds: int) -> Iterator[Row]:
     """The time that the matrix products of a training step would take at the rate of a large one,
     three forward passes of them, over the time of the step: 1 is the bound of the machine."""
-    for chunk in (16, 64):
-        plan = deep_plan(chunk, LENGTH)
-        products = 3 * plan.flops_per_token * BATCH * LENGTH
-        names = [f"{n}, chunk {chunk}" for n in ("anchored mlp", "compiled mlp")]
+    deep = ("anchored mlp", "compiled mlp")
+    for axes, chunk, names in (
+        *((DEEP, chunk, [f"{n}, chunk {chunk}" for n in deep]) for chunk in (16, 64)),
+        (DELTA, 1, ["delta rule"]),
+    ):
+        products = 3 * plan_of(axes, chunk, LENGTH).flops_per_token * BATCH * LENGTH
         calls = {name: training(LAYERS[name](), BATCH, LENGTH) for name in names}
         times = interleaved(calls | {"product": product}, rounds)
         for name in names:

@@ -36,8 +36,9 @@ def mixer(axes: dict[str, str], chunk: int = 1, lowering: Lowering = "auto") -> 
     return Mixer(Variant.from_dict(axes | {"chunk": chunk, "heads": HEADS}), WIDTH, lowering)
 
 
-def titans(chunk: int) -> nn.Module:
-    """The memory of titans-pytorch with a gradient and an update every `chunk` tokens."""
+def titans(chunk: int, depth: int = 2, momentum: bool = True) -> nn.Module:
+    """The memory of titans-pytorch, of so many matrices, with a gradient and an update every
+    `chunk` tokens."""
     from titans_pytorch import NeuralMemory  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
@@ -47,13 +48,14 @@ def titans(chunk: int) -> nn.Module:
         batch_size=chunk,
         dim_head=WIDTH // HEADS,
         heads=HEADS,
-        default_model_kwargs={"depth": 2, "expansion_factor": 4.0},
+        momentum=momentum,
+        default_model_kwargs={"depth": depth, "expansion_factor": 4.0},
     )
 
 
-def deep_plan(chunk: int, length: int) -> Plan:
-    """What one layer of the deep memory costs."""
-    variant = Variant.from_dict(DEEP | {"chunk": chunk, "heads": HEADS})
+def plan_of(axes: dict[str, str], chunk: int, length: int) -> Plan:
+    """What one layer costs."""
+    variant = Variant.from_dict(axes | {"chunk": chunk, "heads": HEADS})
     return plan(variant, Size(width=WIDTH, layers=1, mlp=0.0), 1, length)
 
 
@@ -125,6 +127,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     **{f"recomputed mlp, chunk {c}": partial(mixer, DEEP, c, "recomputed") for c in (16, 32, 64)},
     **{f"titans-pytorch, chunk {c}": partial(titans, c) for c in (16, 32, 64)},
     "delta rule": partial(mixer, DELTA),
+    "titans-pytorch, a matrix, chunk 64": partial(titans, 64, depth=1, momentum=False),
     "attention": partial(mixer, ATTENTION),
 }
 """Every layer by the name it has in a row."""

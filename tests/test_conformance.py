@@ -201,6 +201,18 @@ def test_what_is_of_a_head_has_no_channels(axes, name):
         memorize(variant, inputs.q, inputs.k, inputs.v, wide, inputs.weights)
 
 
+@pytest.mark.parametrize("tokens", [1, 6, 300])
+@pytest.mark.parametrize("window", [1, 4, 64])
+def test_no_sequence_of_attention_over_a_window(window, tokens):
+    memory = {"kind": "sliding_window", "window": window}
+    axes = {"memory": memory, "bias": "l2", "retention": "none", "algorithm": "gd"}
+    variant = Variant.from_dict(axes)
+    x = torch.ones(0, tokens, 2, 4)
+    y, state = memorize(variant, x, x, x, {}, None)
+    assert y.shape == x.shape
+    assert memorize(variant, x, x, x, {}, None, state)[0].shape == x.shape
+
+
 @pytest.mark.parametrize("algorithm", ["gd", "muon", "adam", "newton"])
 def test_no_sequence_and_half_precision(algorithm):
     """A batch of none gives none; and bfloat16 is taken, to the digits that it has."""

@@ -34,7 +34,7 @@ def windowed(
     """The same over the last `window` pairs up to each token's own, and over those of `always`,
     `[B, H, P, K]` and `[B, H, P, V]`.
     """
-    batch, _, tokens, _ = q.shape
+    lead, tokens = q.shape[:2], q.shape[2]
     before = k.shape[2] - tokens
     if tokens < before:  # few queries, such as one: all pairs are of one block
         seen = torch.ones(tokens, k.shape[2], dtype=torch.bool, device=q.device)
@@ -61,4 +61,4 @@ def windowed(
     # As a batch of blocks with a head for each of samples and heads, whose mask is one.
     q, k, v = (x.flatten(0, 1).transpose(0, 1) for x in (q, k, v))
     y = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    return y.transpose(0, 1).flatten(1, 2).unflatten(0, (batch, -1))[:, :, :tokens]
+    return y.transpose(0, 1).flatten(1, 2).unflatten(0, lead)[:, :, :tokens]
