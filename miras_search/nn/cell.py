@@ -73,8 +73,8 @@ class Cell(nn.Module):
         return self._out(y), after
 
     def recall(self, q: Tensor, x: Tensor, state: State | None = None, past: int = 0) -> Tensor:
-        """Read alone, all at the memory of the state, `past` tokens of which have been read since:
-        q `[B, T, H, D/H]` to `[B, T, H, D/H]`."""
+        """Read alone, all at the memory of the state, since which `past` tokens have been read: q
+        `[B, T, H, D/H]` to `[B, T, H, D/H]`."""
         keys, gates = self._keys(q, self._place(state) + past), self._gates(x)
         return self._out(recall(self.variant, keys, self.head_width, gates, self._start(), state))
 
