@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -60,26 +60,27 @@ class Streams:
         return _compact(torch.cat([lessons, questions], 1), torch.cat([unscored, answers], 1))
 
 
-def of_kinds(
-    kinds: Sequence[str],
-    streams: int,
-    items: int,
-    shots: int,
-    cue: int,
-    noise: float,
-    questions: int,
-    vocab: int,
-    random: Generator,
-) -> Streams:
+class Sizes(NamedTuple):
+    """What every episode of N streams has; see `tasks.continual.Continual` for the fields."""
+
+    streams: int
+    """N."""
+    items: int
+    shots: int
+    cue: int
+    questions: int
+    vocab: int
+
+
+def of_kinds(kinds: Sequence[str], sizes: Sizes, noise: float, random: Generator) -> Streams:
     """Streams with an episode of each of the kinds, which are "facts", "classes" (the items that
     are noisy) and "domains", in this order."""
     parts = []
-    sizes = (streams, len(kinds), items, shots, cue)
     if {*kinds} != {"domains"}:
         noisy = torch.tensor([noise if kind == "classes" else 0.0 for kind in kinds])
-        parts.append(of_items(*sizes, noisy[:, None, None], questions, vocab, random))
+        parts.append(of_items(len(kinds), sizes, noisy[:, None, None], random))
     if "domains" in kinds:
-        parts.append(of_domains(*sizes, noise, questions, vocab, random))
+        parts.append(of_domains(len(kinds), sizes, noise, random))
     if len(parts) == 1:
         return parts[0]
     text = torch.tensor([kind == "domains" for kind in kinds])[:, None, None]
@@ -87,17 +88,7 @@ def of_kinds(
     return Streams(*(torch.where(text, b, a) for a, b in both))
 
 
-def of_items(
-    streams: int,
-    episodes: int,
-    items: int,
-    shots: int,
-    cue: int,
-    noise: Tensor,
-    questions: int,
-    vocab: int,
-    random: Generator,
-) -> Streams:
+def of_items(episodes: int, sizes: Sizes, noise: Tensor, random: Generator) -> Streams:
     """Episodes of new items, each a prototype of `cue` tokens with an answer.
 
     A lesson is the prototype, then the answer. Tokens of a prototype are 1 .. vocab/2 - 1, answers
@@ -106,6 +97,7 @@ def of_items(
     probability `noise` `[E, 1, 1]` by any of 1 .. vocab/2 - 1. An episode has `shots` lessons of
     each item in random order; of the questions about it, the n-th is about item n modulo `items`.
     """
+    streams, items, shots, cue, questions, vocab = sizes
     keys = distinct(streams * cue, episodes * items, 1, vocab // 2, random)
     prototypes = keys.view(streams, cue, episodes, items).permute(0, 2, 3, 1)
     answers = distinct(streams, episodes * items, vocab // 2, vocab, random)
@@ -125,23 +117,14 @@ def of_items(
     )
 
 
-def of_domains(
-    streams: int,
-    episodes: int,
-    items: int,
-    shots: int,
-    cue: int,
-    noise: float,
-    questions: int,
-    vocab: int,
-    random: Generator,
-) -> Streams:
+def of_domains(episodes: int, sizes: Sizes, noise: float, random: Generator) -> Streams:
     """Episodes of text, each in a new language of `items` tokens out of 1 .. vocab - 1.
 
     A language is a cycle through its tokens. Text begins at any of them; the next token is the next
     of the cycle, or with probability `noise` any token of the cycle. An episode has as much text
     as `shots` lessons of each item; a question is further text, whose every next token is asked.
     """
+    streams, items, shots, cue, questions, vocab = sizes
     cycle = distinct(streams * episodes, items, 1, vocab, random).view(streams, episodes, items)
 
     def text(stretches: int, tokens: int) -> Tensor:

@@ -217,8 +217,8 @@ def _scattered(task: Continual, split: str, seed: int) -> Rows:
 
 def _streams(task: Continual, episodes: int, examples: int, name: str, seed: int) -> Streams:
     from miras_search.data.examples import generator
-    from miras_search.data.streams import of_kinds
+    from miras_search.data.streams import Sizes, of_kinds
 
     random = generator("continual", seed, name)
-    what = (task.items, task.shots, task.cue, task.noise, task.questions, task.vocab)
-    return of_kinds(task.kinds(episodes), examples, *what, random)
+    sizes = Sizes(examples, task.items, task.shots, task.cue, task.questions, task.vocab)
+    return of_kinds(task.kinds(episodes), sizes, task.noise, random)
