@@ -4,7 +4,9 @@ import sys
 
 import pytest
 
+from benchmarks import __main__ as benchmarks
 from benchmarks.__main__ import main
+from benchmarks.timing import row
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,12 @@ def test_options_are_looked_at_first(options, told, monkeypatch, capsys, tmp_pat
         main()
     assert told in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_was_not_compiled_is_no_figure_of_compiled_layers(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "one", "--out", str(tmp_path / "bench.json")])
+    monkeypatch.setattr(benchmarks, "GROUPS", {"one": lambda rounds: [row("a", "b", [1.0])]})
+    main()
+    monkeypatch.setattr(benchmarks, "failures", lambda: ["no C++ compiler"])
+    with pytest.raises(SystemExit, match=r"nothing was compiled.*no C\+\+ compiler"):
+        main()

@@ -190,6 +190,13 @@ DIFFERENT = [
 ]
 
 
+def test_a_digest_is_that_of_earlier_studies():
+    """As it was written before variants had positions, by the code of then."""
+    assert variant().digest == "c4e06fc8ba11"
+    assert variant(memory="attention").digest == "2dac03a3ae5e"
+    assert variant(positions="rotary").digest != "c4e06fc8ba11"
+
+
 def test_different_functions_have_different_digests():
     by_digest = {}
     for v in DIFFERENT:

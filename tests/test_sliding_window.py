@@ -8,8 +8,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from miras_search.lower.attend import BLOCK
+from miras_search.lower.attend import BLOCK, windowed
 from miras_search.memory.sliding_window import SlidingWindow
+
+
+def test_samples_and_heads_share_a_mask(monkeypatch):
+    """A mask of their own for each would take more memory than full attention."""
+    masks = []
+
+    def spy(q, k, v, attn_mask, scale):
+        masks.append(attn_mask.numel())
+        return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale)
+
+    monkeypatch.setattr("miras_search.lower.attend.scaled_dot_product_attention", spy)
+    x = torch.ones(7, 5, 3 * BLOCK, 2)
+    windowed(x, x, x, window=4)
+    assert masks == [3 * BLOCK * 2 * BLOCK]
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])

@@ -20,7 +20,7 @@ from miras_search.nn.backbone import Backbone
 from miras_search.recipe import Recipe
 from miras_search.report import continual
 from miras_search.report.html import write_report
-from miras_search.report.leaderboard import terminal
+from miras_search.report.leaderboard import best_per_variant, terminal
 from miras_search.size import Size
 from miras_search.tasks.base import IGNORE
 from miras_search.tasks.continual import Continual
@@ -432,6 +432,16 @@ def test_reports_show_the_matrix(tmp_path):
     assert told.capitalize() in page
     assert ">after2-on1</th>" in page  # the levels, once a row of the matrix
     assert ">after2-on2</th>" not in page
+
+
+def test_forward_transfer_is_above_the_chance_of_the_language():
+    """A mixed stream's first episode has another one, of its answers alone."""
+    task = {"kind": "continual", **STREAMS["mixed"]}
+    how = Recipe.from_dict({"task": task})
+    scores = dict.fromkeys((f"{split}/accuracy" for split in how.task.evaluations), 0.5)
+    record = samples.record(0, samples.variants()[0], 0.9, how=how, metrics=scores)
+    [found] = continual.shown(best_per_variant([record], how), how)
+    assert found["summary"].forward == pytest.approx(0.5 - 1 / 64)
 
 
 def test_a_small_model_knows_more_than_what_can_be_an_answer(tmp_path):
