@@ -6,11 +6,15 @@ from functools import partial
 import pytest
 import torch
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.utils import counters
+from torch._functorch import config as functorch
 
 from miras_search.layer import memorize
-from miras_search.lower.compiled import MODELS, begin, compiled, failures, seconds
+from miras_search.lower.compiled import KINDS, MODELS, begin, compiled, failures, seconds
 from miras_search.plan import choose_lowering
 from miras_search.testing import close, make_inputs, run
+from miras_search.testing import variant as conformance
+from miras_search.testing.cases import pairs
 from miras_search.variant import Variant
 
 MOMENTUM = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
@@ -41,6 +45,24 @@ def test_compiled_is_chunked(axes, caplog):
         close(two.state[name], x, name, 1e-10)
     for name, x in (one.gradients or {}).items():
         close((two.gradients or {})[name], x, f"gradient of {name}", 1e-8)
+
+
+@pytest.mark.slow  # two minutes each
+@pytest.mark.parametrize(
+    "variant",
+    [v for v in pairs(chunk=4, heads=2) if choose_lowering(v, "compiled").name == "compiled"],
+    ids=str,
+)
+def test_it_conforms_as_every_lowering_does(variant, monkeypatch):
+    """The numerical gradients go backward through one graph twice, which buffers that are given to
+    the backward pass to be overwritten do not allow."""
+    monkeypatch.setattr(conformance, "LOWERINGS", ("reference", "compiled"))
+    torch._dynamo.reset()
+    counters.clear()
+    with functorch.patch(donated_buffer=False):
+        conformance.check_variant(variant)
+    assert not failures()
+    assert 4 < counters["stats"]["unique_graphs"] < KINDS
 
 
 def test_many_models_are_compiled_one_after_another(monkeypatch):
