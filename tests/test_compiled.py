@@ -14,7 +14,7 @@ from miras_search.lower.compiled import KINDS, MODELS, begin, compiled, failures
 from miras_search.plan import choose_lowering
 from miras_search.testing import close, make_inputs, run
 from miras_search.testing import variant as conformance
-from miras_search.testing.cases import pairs
+from miras_search.testing.cases import pairs, variants
 from miras_search.variant import Variant
 
 MOMENTUM = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
@@ -22,6 +22,10 @@ MIRROR = {"memory": "mlp", "bias": "huber", "retention": "kl", "algorithm": "gd"
 ROWS = {"memory": "matrix", "bias": "l2", "retention": {"kind": "l2", "per": "channel"}}
 ROWS |= {"algorithm": "gd"}
 MUON = MIRROR | {"algorithm": "muon"}
+
+
+def compiles(variant):
+    return choose_lowering(variant, "compiled").name == "compiled"
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +54,7 @@ def test_compiled_is_chunked(axes, caplog):
 @pytest.mark.slow  # two minutes each
 @pytest.mark.parametrize(
     "variant",
-    [v for v in pairs(chunk=4, heads=2) if choose_lowering(v, "compiled").name == "compiled"],
+    [v for v in pairs(chunk=4, heads=2) if compiles(v)],
     ids=str,
 )
 def test_it_conforms_as_every_lowering_does(variant, monkeypatch):
@@ -63,6 +67,19 @@ def test_it_conforms_as_every_lowering_does(variant, monkeypatch):
         conformance.check_variant(variant)
     assert not failures()
     assert 4 < counters["stats"]["unique_graphs"] < KINDS
+
+
+@pytest.mark.slow  # a second each
+@pytest.mark.parametrize("variant", [v for v in variants(chunk=4) if compiles(v)], ids=str)
+def test_every_setting_is_one_graph(variant, monkeypatch):
+    """Where a graph breaks inside a derivative, nothing of it can be compiled."""
+    whole = partial(torch.compile, backend="eager", fullgraph=True)
+    monkeypatch.setattr(torch, "compile", whole)
+    torch._dynamo.reset()
+    counters.clear()
+    run(variant, make_inputs(variant, 8), "compiled")
+    assert not failures()
+    assert counters["stats"]["unique_graphs"] >= 1
 
 
 def test_many_models_are_compiled_one_after_another(monkeypatch):

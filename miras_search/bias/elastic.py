@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+SQUARE, ABSOLUTE = L2(), L1()  # made here: a graph that is compiled breaks where a model is made
+
 
 @register
 class Elastic(Bias):
@@ -28,9 +30,9 @@ class Elastic(Bias):
     mix: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def loss(self, pred: Tensor, target: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
-        square, absolute = (bias().loss(pred, target, gates) for bias in (L2, L1))
+        square, absolute = (bias.loss(pred, target, gates) for bias in (SQUARE, ABSOLUTE))
         return (1 - self.mix) * square + self.mix * absolute
 
     def gradient(self, pred: Tensor, target: Tensor, gates: Mapping[str, Tensor]) -> Tensor:
-        square, absolute = (bias().gradient(pred, target, gates) for bias in (L2, L1))
+        square, absolute = (bias.gradient(pred, target, gates) for bias in (SQUARE, ABSOLUTE))
         return (1 - self.mix) * square + self.mix * absolute
