@@ -99,10 +99,10 @@ def memorize(
             (chunk included), batch, widths and dtype.
         lowering: "reference" goes token by token and is the definition; "chunked" computes the
             same function a chunk at a time; "auto" takes the cheaper of them. "compiled" is
-            "chunked" with whole chunks that take gradients at an anchor and move linearly through
-            torch.compile, which takes a minute or more for each shape of a chunk; "recomputed" is
-            "chunked" with all but linear memories computed again, chunk by chunk, in the backward
-            pass; where these are of no use they are "auto".
+            "chunked" with whole chunks that take gradients at an anchor through torch.compile,
+            which takes a minute or more for each shape of a chunk, and whose backward pass wants
+            `retain_graph=False`; "recomputed" is "chunked" with all but linear memories computed
+            again, chunk by chunk, in the backward pass; where these are of no use they are "auto".
             All but the first two take a kernel of flash-linear-attention for a linear variant on a
             GPU that has them. Gradients of "reference", "chunked" and "recomputed" have gradients;
             the first two can be mapped by torch.func; forward mode (`jvp`) is for "reference"

@@ -46,7 +46,7 @@ def choose_lowering(variant: Variant, asked: Lowering = "auto") -> Choice:
     if not solved:
         if asked == "recomputed":
             return Choice(asked, "the backward pass computes every chunk again, for less memory")
-        if asked == "compiled" and variant.has_causal_coefficients:
+        if asked == "compiled" and (variant.chunk > 1 or variant.has_causal_coefficients):
             return Choice(asked, "whole chunks go through torch.compile")
     if variant.gradient_is_constant:
         return Choice("chunked", "the gradient never looks at the memory: any chunk is exact")

@@ -122,8 +122,8 @@ class Recipe(BaseModel, frozen=True):
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     """GPUs, or processes on the CPU, that share the batches of a trial; all of one machine."""
     compile: bool = False
-    """Whether chunks of deep memories that move linearly go through torch.compile: a minute or more
-    for a variant, then faster steps."""
+    """Whether chunks of deep memories go through torch.compile: a minute or more for a variant,
+    then faster steps."""
     recompute: bool = False
     """Whether the backward pass computes each chunk of a deep memory again, in place of keeping it:
     less memory for more time."""

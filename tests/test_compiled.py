@@ -22,6 +22,8 @@ MIRROR = {"memory": "mlp", "bias": "huber", "retention": "kl", "algorithm": "gd"
 ROWS = {"memory": "matrix", "bias": "l2", "retention": {"kind": "l2", "per": "channel"}}
 ROWS |= {"algorithm": "gd"}
 MUON = MIRROR | {"algorithm": "muon"}
+DOT = {"memory": "vector", "bias": "dot", "retention": "l2_local_global", "algorithm": "gd"}
+ENTROPY = MOMENTUM | {"retention": "kl"}
 
 
 def compiles(variant):
@@ -35,11 +37,22 @@ def _nothing_failed():
 
 
 @pytest.mark.slow  # half a minute each
-@pytest.mark.parametrize("axes", [MOMENTUM, MIRROR])
-def test_compiled_is_chunked(axes, caplog):
-    """Two whole chunks and a rest, in value and in gradient."""
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [
+        (MOMENTUM, {"tokens": 10}),
+        (MIRROR, {"tokens": 10}),
+        (DOT, {"tokens": 70}),
+        (ENTROPY, {"tokens": 4, "batch": 1, "heads": 1}),
+        (MUON, {"tokens": 4, "batch": 1, "heads": 1}),
+    ],
+)
+def test_compiled_is_chunked(axes, shape, caplog):
+    """Whole chunks, or tiles where the gradient looks at nothing, and a rest, in value and in
+    gradient. With one sequence of one head torch's own choices had the gradients of a softmax
+    wrong (pytorch #185702)."""
     variant = Variant.from_dict(axes | {"chunk": 4})
-    inputs, before = make_inputs(variant, 10), seconds()
+    inputs, before = make_inputs(variant, **shape), seconds()
     with caplog.at_level(logging.WARNING):
         one, two = (run(variant, inputs, how, gradients=True) for how in ("chunked", "compiled"))
     assert not caplog.messages
@@ -54,7 +67,8 @@ def test_compiled_is_chunked(axes, caplog):
 @pytest.mark.slow  # two minutes each
 @pytest.mark.parametrize(
     "variant",
-    [v for v in pairs(chunk=4, heads=2) if compiles(v)],
+    # Where the gradient looks at nothing, a tile is longer than what the suite reads.
+    [v for v in pairs(chunk=4, heads=2) if compiles(v) and not v.gradient_is_constant],
     ids=str,
 )
 def test_it_conforms_as_every_lowering_does(variant, monkeypatch):
@@ -77,7 +91,7 @@ def test_every_setting_is_one_graph(variant, monkeypatch):
     monkeypatch.setattr(torch, "compile", whole)
     torch._dynamo.reset()
     counters.clear()
-    run(variant, make_inputs(variant, 8), "compiled")
+    run(variant, make_inputs(variant, 64 if variant.gradient_is_constant else 8), "compiled")
     assert not failures()
     assert counters["stats"]["unique_graphs"] >= 1
 
@@ -155,7 +169,7 @@ def test_a_fault_of_the_function_itself_is_raised():
         ("reference", MOMENTUM | {"chunk": 4}, "reference"),
         ("compiled", MOMENTUM, "compiled"),
         ("compiled", MIRROR | {"chunk": 4}, "compiled"),
-        ("compiled", MUON | {"chunk": 4}, "chunked"),
+        ("compiled", MUON | {"chunk": 4}, "compiled"),
         ("compiled", MUON, "reference"),
         ("compiled", MOMENTUM | {"memory": "matrix"}, "chunked"),
         ("recomputed", MUON, "recomputed"),
@@ -167,9 +181,8 @@ def test_what_is_chosen(asked, axes, found):
     assert choose_lowering(Variant.from_dict(axes), asked).name == found
 
 
-@pytest.mark.parametrize("axes", [MOMENTUM | {"memory": "matrix"}, MUON | {"chunk": 3}])
-def test_what_is_exact_or_forms_its_states_needs_no_compiler(axes):
-    variant = Variant.from_dict(axes)
+def test_what_is_exact_needs_no_compiler():
+    variant = Variant.from_dict(MOMENTUM | {"memory": "matrix"})
     inputs, before = make_inputs(variant, 6), seconds()
     memorize(variant, inputs.q, inputs.k, inputs.v, inputs.gates, inputs.weights, None, "compiled")
     assert seconds() == before

@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 def chunked(call: Call, compile: bool = False, recompute: bool = False) -> tuple[Tensor, State]:
     """Outputs `[B, H, T, V]` and the state after the last token.
 
-    With `compile`, whole chunks go through torch.compile where all matrices have causal
-    coefficients; with `recompute`, the backward pass computes each chunk again. Neither is of use
-    where there is no anchor.
+    With `compile`, whole chunks go through torch.compile; with `recompute`, the backward pass
+    computes each chunk again. Neither is of use where there is no anchor.
     """
     memory = call.variant.memory
     if isinstance(memory, GrowingMemory):
@@ -79,8 +78,6 @@ def _learn(
     z: dict[str, Any] = {m: [before[f"{s}/{m}"] for s in slots] for m in moves}
     offset = call.state.position % variant.anchor_every
     anchor = {m: before[f"anchor/{m}"] for m in moves} if offset else {}
-    # Of formed states (Muon behind a mirror map) torch 2.13 compiles a wrong gradient.
-    compile = compile and all(isinstance(move, Contraction) for move in moves.values())
     outputs, past = [], window.carried(call)
     tile = min(move.tile for move in moves.values())
     # Laid out once: of `[B, T, H, *]` every product would copy its chunk.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch._functorch import config as functorch
+from torch.compiler import config as compiler
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +47,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
                 with (
                     torch._dynamo.config.patch(recompile_limit=KINDS),
                     functorch.patch(force_non_lazy_backward_lowering=True),
+                    _loops_apart(),
                 ):
                     return fast()(*args, **kwargs)
         except torch.OutOfMemoryError:
@@ -57,6 +60,23 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
             return found
 
     return call
+
+
+@contextmanager
+def _loops_apart() -> Iterator[None]:
+    """Fuse no outer loops for a CPU: torch 2.13 does it even where one of them takes several rows
+    at once, and keeps only the last of these, so that the gradient of a softmax is wrong (pytorch
+    #185702). What is compiled so has a name of its own in torch's cache on disk."""
+    from torch._inductor.codegen.cpp import CppScheduling  # takes seconds
+
+    name = "_get_outer_loop_fusion_depth"
+    fused = getattr(CppScheduling, name)
+    setattr(CppScheduling, name, lambda *_: 0)
+    try:
+        with compiler.patch(cache_key_tag="loops-apart"):  # pyright: ignore[reportAttributeAccessIssue]
+            yield
+    finally:
+        setattr(CppScheduling, name, fused)
 
 
 def begin(model: str) -> None:
