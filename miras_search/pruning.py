@@ -9,9 +9,11 @@ low no trial is stopped.
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeAlias
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from miras_search.stats.ranks import LEAST, Correlation, correlation
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 Curve: TypeAlias = "tuple[Mapping[int, float], float | None]"
 """Of a trial, its scores by step and its final score."""
 
+NORMAL = NormalDist()
+
 FORETELLS = 0.7
 """Least rank correlation with the final score at which trials are stopped."""
 REDUCTION = 3
@@ -31,7 +35,12 @@ REDUCTION = 3
 times as late."""
 
 
-PRUNERS = ("median", "halving", "hyperband")
+BEST = 0.2
+"""Share of the trials that a trial has to be among, in the end, for `forecast` to let it go on."""
+UNLIKELY = 0.05
+"""Probability of it at which a trial is stopped."""
+
+PRUNERS = ("median", "halving", "hyperband", "forecast")
 """What `Recipe.pruner` may be beside "none"."""
 
 
@@ -53,6 +62,8 @@ def pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
                 min_resource=first, max_resource=recipe.steps, reduction_factor=REDUCTION
             )
             return Foretelling(hyperband)
+        case "forecast":
+            return Forecast()
 
 
 class Foretelling(optuna.pruners.BasePruner):
@@ -69,6 +80,38 @@ class Foretelling(optuna.pruners.BasePruner):
         curves = ((t.intermediate_values, t.value) for t in complete)
         known = rank_correlation(curves, trial.last_step)
         return known is not None and known.value >= FORETELLS
+
+
+class Forecast(optuna.pruners.BasePruner):
+    """Stops a trial that will not end among the best, as far as scores foretell the end.
+
+    A trial's place among all others so far, and its place in the end, are taken to be normal with
+    the rank correlation that complete trials show. Those are the better ones, which correlate less
+    than all would, so that too few are stopped rather than too many.
+    """
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether the trial shall stop at its last step."""
+        step = trial.last_step
+        if step is None:
+            return False
+        complete, pruned = (
+            study.get_trials(deepcopy=False, states=[state])
+            for state in (TrialState.COMPLETE, TrialState.PRUNED)
+        )
+        known = rank_correlation(((t.intermediate_values, t.value) for t in complete), step)
+        if known is None:
+            return False
+        sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+        mine = sign * trial.intermediate_values[step]
+        curves = [t.intermediate_values for t in (*complete, *pruned)]
+        there = [sign * curve[step] for curve in curves if step in curve]
+        before = sum(step not in t.intermediate_values for t in pruned)
+        behind = before + sum((x < mine) + (x == mine) / 2 for x in there)
+        place = NORMAL.inv_cdf((behind + 0.5) / (before + len(there) + 1))
+        share = min(max(known.value, 0.0), 1 - 1 / len(complete))
+        missing = NORMAL.inv_cdf(1 - BEST) - share * place
+        return 1 - NORMAL.cdf(missing / math.sqrt(1 - share**2)) < UNLIKELY
 
 
 def rank_correlation(trials: Iterable[Curve], step: int) -> Correlation | None:

@@ -111,7 +111,7 @@ class Recipe(BaseModel, frozen=True):
     """Who picks the next point: one of `samplers.names()`."""
     warm_start: Annotated[tuple[Named, ...], BeforeValidator(_listed)] = ()
     """Folders of earlier studies whose best points the search begins with."""
-    pruner: Literal["none", "median", "halving", "hyperband"] = "none"
+    pruner: Literal["none", "median", "halving", "hyperband", "forecast"] = "none"
     """Who stops trials early, at evaluations that have shown to foretell the end."""
     executor: Literal["local", "ray"] = "local"
     """Worker processes of this machine, or Ray Tune."""

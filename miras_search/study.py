@@ -23,7 +23,7 @@ from miras_search.interrupts import CTRL_C
 from miras_search.recipe import RUNNING
 from miras_search.record import write_whole
 from miras_search.report.leaderboard import write_csv
-from miras_search.samplers.base import COSTS, SPEC, Exhausted
+from miras_search.samplers.base import COSTS, SPEC, STOPPED, Exhausted
 from miras_search.search.candidate import LR, OptunaChooser, draw
 from miras_search.search.domain import domain
 from miras_search.trial import TrialSpec
@@ -210,8 +210,11 @@ class Study:
         if known.state.is_finished() or point.step < (known.last_step or 0):
             return None
         _report(trial, [point])
-        if point.step >= self.recipe.steps or not trial.should_prune():
-            return None
+        # A pruner keeps notes of its own, and may not answer alike when it is asked again.
+        if known.user_attrs.get(STOPPED) != point.step:
+            if point.step >= self.recipe.steps or not trial.should_prune():
+                return None
+            trial.set_user_attr(STOPPED, point.step)
         return (
             f"at step {point.step} of {self.recipe.steps}: its score was not among the best there"
         )

@@ -19,6 +19,7 @@ from miras_search.benchmark.replay import Outcomes, replay
 from miras_search.benchmark.table import METADATA, Table
 from miras_search.errors import UserError
 from miras_search.folder import StudyFolder
+from miras_search.pruning import PRUNERS
 from miras_search.recipe import Recipe
 from miras_search.space import Space
 from miras_search.variant import Variant
@@ -341,7 +342,7 @@ def test_costs_in_seconds_count_what_has_finished() -> None:
         assert line.regret[place] == pytest.approx(np.mean(regrets))
 
 
-@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+@pytest.mark.parametrize("pruner", PRUNERS)
 def test_a_pruner_spares_what_early_scores_foretell(pruner: str) -> None:
     """Where no score lies, stopping trials changes what is spent and not what is found."""
     made = pool()

@@ -130,8 +130,8 @@ def test_an_axis_is_not_told_where_failures_go_with_its_kinds(how):
     said = "Of bias nothing is told: some of its kinds have no score more often than others ("
     assert said in " ".join(reasons.differences(found))
     assert "huber in 4 of 8" in " ".join(reasons.differences(found))
-    # What was stopped early was no worse than it would have been: the axis is judged.
-    assert not study("pruned").fallen
+    # What was stopped looked bad just then, as a kind whose scores vary more does more often.
+    assert study("pruned").fallen == found.fallen
 
 
 @pytest.mark.parametrize(

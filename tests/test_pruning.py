@@ -7,15 +7,17 @@ from pathlib import Path
 
 import optuna
 import pytest
+from scipy.stats import norm, spearmanr
 from study_files import Silent, write
 
 from miras_search import pruning
 from miras_search.executor import local, set_up_ray
-from miras_search.pruning import rank_correlations
+from miras_search.pruning import BEST, UNLIKELY, Forecast, rank_correlations
 from miras_search.recipe import Recipe, load_pair
-from miras_search.record import TrialRecord
+from miras_search.record import Point, TrialRecord
 from miras_search.stats.ranks import LEAST
 from miras_search.study import Study
+from miras_search.trial import outcome
 
 STEPS = (10, 30, 90)
 """Evaluations of made-up trials; the first two are rungs."""
@@ -74,7 +76,7 @@ def jumping(rng: random.Random) -> list[float]:
     return [*(0.1 + 0.02 * rng.random() for _ in range(2)), rng.choice([0.1, 1.0])]
 
 
-@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+@pytest.mark.parametrize("pruner", pruning.PRUNERS)
 def test_trials_are_stopped_where_scores_foretell_the_end(pruner):
     trials = search(pruner, steady)
     pruned = [t for t in trials if t.state == optuna.trial.TrialState.PRUNED]
@@ -85,7 +87,7 @@ def test_trials_are_stopped_where_scores_foretell_the_end(pruner):
     assert all(t.intermediate_values[10] / 0.2 < best + 0.1 for t in pruned)
 
 
-@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+@pytest.mark.parametrize("pruner", pruning.PRUNERS)
 def test_no_trial_is_stopped_before_the_jump(pruner):
     """Seeded: with other seeds a trial was stopped in 2 of 300 searches. A correlation of 0.7 among
     ten pairs without one has odds of 1 in 80, and it is looked at again with every trial."""
@@ -105,6 +107,40 @@ def test_losses_are_stopped_where_they_are_high():
     assert min(t.intermediate_values[10] for t in pruned) > sorted(early)[len(early) // 4]
 
 
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_a_forecast_is_that_of_a_bivariate_normal(direction):
+    """By scipy, from ranks that are counted one by one."""
+    rng, states = random.Random(3), optuna.trial.TrialState
+    sign, stopped = (1 if direction == "maximize" else -1), 0
+    for _ in range(100):
+        study, noise = optuna.create_study(direction=direction), rng.uniform(0.02, 0.4)
+        complete, reached, before = [], [], rng.randrange(5)
+        for i in range(rng.randrange(LEAST, 40)):
+            early = rng.randrange(8) / 8
+            if i >= LEAST and rng.random() < 0.3:
+                reached.append(early)
+                add(study, states.PRUNED, {10: early})
+            else:
+                complete.append((early, early + rng.gauss(0, noise)))
+                add(study, states.COMPLETE, {10: early, 90: 0.0}, complete[-1][1])
+        for _ in range(before):
+            add(study, states.PRUNED, {5: 0.5})
+        trial = add(study, states.RUNNING, {5: 0.5, 10: rng.randrange(8) / 8})
+        there = [sign * x for x in [*reached, *(early for early, _ in complete)]]
+        own = rank(there, sign * trial.intermediate_values[10]) - 0.5
+        place = norm.ppf((before + own + 0.5) / (before + len(there) + 1))
+        found = min(max(spearmanr(*zip(*complete, strict=True))[0], 0), 1 - 1 / len(complete))
+        likely = norm.sf(norm.ppf(1 - BEST), found * place, (1 - found**2) ** 0.5)
+        assert Forecast().prune(study, trial) == (likely < UNLIKELY)
+        stopped += likely < UNLIKELY
+    assert 20 < stopped < 80
+
+
+def add(study: optuna.Study, state, curve, value=None) -> optuna.trial.FrozenTrial:
+    study.add_trial(optuna.create_trial(state=state, value=value, intermediate_values=curve))
+    return study.trials[-1]
+
+
 def begin(folder: Path, name: str, *overrides: str) -> Study:
     out = f"out={folder / name}"
     lr = "lr=[1e-5, 1e-4, 1e-3, 1e-2]"
@@ -115,6 +151,45 @@ def begin(folder: Path, name: str, *overrides: str) -> Study:
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six steps of training foretell nothing."""
     monkeypatch.setattr(pruning, "FORETELLS", -2)
+
+
+@pytest.mark.usefixtures("trusting")
+def test_a_trial_that_was_told_to_stop_is_told_so_again(tmp_path: Path):
+    """Its sweep was killed before it could: Optuna's halving notes that a rung was reached, and
+    lets what it meets there again go on."""
+    worst = Point(step=2, seconds=1, train_loss=1, score=-1)
+    with begin(tmp_path, "killed", "pruner=halving") as study:
+        for i in range(LEAST):
+            spec = study.ask()
+            assert spec
+            point = worst.model_copy(update={"score": i / LEAST})
+            study.hear(spec.number, point)
+            record = outcome(spec, "complete", None, score=i / LEAST, curve=(point,))
+            record.write(study.folder.record_file(spec.number))
+            study.tell(record)
+        spec = study.ask()
+        assert spec
+        told = study.hear(spec.number, worst)
+        assert told
+        assert study._live[spec.number][1].should_prune() is False
+    with begin(tmp_path, "killed", "pruner=halving") as study:
+        assert study.ask() == spec
+        assert study.hear(spec.number, worst) == told
+
+
+def test_a_stopped_trial_counts_as_what_it_was_to_become(tmp_path: Path):
+    """Better than two that ran to their end is one that was ahead of them where it was stopped."""
+    early, final = (0.2, 0.1, 0.4), (0.5, 0.3, 0.9)
+    with begin(tmp_path, "stopped") as study:
+        for a, b in zip((*early, 0.3), (*final, None), strict=True):
+            spec = study.ask()
+            assert spec
+            point = Point(step=2, seconds=1, train_loss=1, score=a)
+            state = "pruned" if b is None else "complete"
+            study.tell(outcome(spec, state, None, score=b, curve=(point,)))
+        history = study._optuna.sampler._history(study._optuna)  # pyright: ignore
+    # Gains of 0.3, 0.2 and 0.5.
+    assert [tried.score for tried in history] == pytest.approx([*final, 0.6])
 
 
 def kept(study: Study) -> list[dict]:

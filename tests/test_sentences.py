@@ -386,7 +386,8 @@ def test_how_well_early_scores_foretell_late_ones_is_told():
     def trial(i):
         early = (5, -i, i)
         curve = [point.model_copy(update={"step": s, "score": x}) for s, x in enumerate(early, 1)]
-        return base.model_copy(update={"number": i, "score": i, "curve": tuple(curve)})
+        own = {"number": i, "score": i, "curve": tuple(curve), "recipe": base.recipe | {"steps": 3}}
+        return base.model_copy(update=own)
 
     told = sentences.foretelling([trial(i) for i in range(12)])
     low = correlation(range(12), range(0, -12, -1))
@@ -400,3 +401,23 @@ def test_how_well_early_scores_foretell_late_ones_is_told():
     assert sentences.foretelling([*[trial(i) for i in range(12)], *again]) == told
     assert sentences.foretelling(again) is None
     assert sentences.foretelling([trial(i) for i in range(9)]) is None
+    # What was stopped has no final score: those that have one are the more alike for it.
+    stopped = trial(0).model_copy(update={"state": "pruned", "score": None})
+    told = sentences.foretelling([*[trial(i) for i in range(12)], stopped])
+    assert told is not None
+    assert told.endswith(
+        "12 trials: -1.00 at step 2. Without the 1 that was stopped it is smaller than over all."
+    )
+
+
+def test_the_last_evaluation_foretells_where_it_is_not_the_end():
+    base = samples.study(samples.recipe())[0]
+
+    def trial(i):
+        curve = tuple(base.curve[0].model_copy(update={"step": s, "score": i}) for s in (34, 68))
+        own = {"number": i, "score": i, "curve": curve, "recipe": base.recipe | {"steps": 100}}
+        return base.model_copy(update=own)
+
+    told = sentences.foretelling([trial(i) for i in range(12)])
+    assert told is not None
+    assert told.endswith("at step 68.")

@@ -6,7 +6,7 @@ import json
 import math
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from miras_search import pruning, reach, samplers
 from miras_search.errors import UserError
 from miras_search.recipe import Recipe
-from miras_search.samplers.base import Tried
+from miras_search.samplers.base import Gains, Tried
 from miras_search.search.pool import Pool
 from miras_search.variant import Variant
 
@@ -174,13 +174,17 @@ def search(
     judge = Judge(outcomes, pruner) if pruner else None
     tried: list[Tried] = []
     steps: list[int] = []
-    for _ in range(trials):
+    stopped: dict[int, float] = {}
+    for number in range(trials):
+        gains = Gains(judge.complete if judge else ())
+        for i, early in stopped.items():
+            tried[i] = replace(tried[i], score=early + gains.since(steps[i]))
         move = sampler.next(tried)
         assert move is not None, "there are as many points as trials"
         row = int(found[move.point])
         step, score = int(outcomes.steps[row]), float(outcomes.score[row])
         if judge is not None and (stop := judge.stop(row)) is not None:
-            step, score = stop, outcomes.curves[row][stop]
+            step, stopped[number] = stop, outcomes.curves[row][stop]
         tried.append(Tried(move.point, score, move.note))
         steps.append(step)
     return [trial.point for trial in tried], steps
@@ -193,6 +197,8 @@ class Judge:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         recipe = outcomes.recipe.model_copy(update={"pruner": pruner})
         self.outcomes = outcomes
+        self.complete: list[tuple[dict[int, float], float]] = []
+        """Curves and scores of trials that ran to their end."""
         self.study = optuna.create_study(
             direction="maximize", study_name="replay", pruner=pruning.pruner(recipe)
         )
@@ -207,6 +213,7 @@ class Judge:
                 return step
         if math.isfinite(score):
             self.study.tell(trial, score)
+            self.complete.append((self.outcomes.curves[row], score))
         else:
             self.study.tell(trial, state=TrialState.FAIL)
         return None

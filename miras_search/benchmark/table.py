@@ -109,6 +109,10 @@ class Table:
             raise UserError("no trial has finished: expected studies with records")
         seen: dict[tuple[str, float, int], int] = {}
         for i, record in enumerate(records):
+            if record.state == "pruned":
+                where = f"{files[i]}: " if files else ""
+                told = "was stopped early: expected trials that ran to their end (pruner: none)"
+                raise UserError(f"{where}trial {record.number} {told}")
             first = seen.setdefault((record.digest, record.lr, record.seed), i)
             if first != i:
                 where = f"{files[first]} and {files[i]}: " if files else ""

@@ -222,9 +222,7 @@ def _fallen(
     """The axes and settings of whose kinds or values some have no score more often, by shuffles; of
     each of these how many have none, and of how many."""
     rng, found = np.random.default_rng(0), {}
-    # What was pruned had a score, and would have had a worse one.
-    ended = [e for e in entries if e.best.score is not None or e.best.state != "pruned"]
-    variants = [entry.variant for entry in ended]
+    variants = [entry.variant for entry in entries]
     fields: dict[str, list[str | None]] = {}
     for axis, kinds in axes.items():
         every = (variant.choices()[axis].kind for variant in variants)
@@ -232,7 +230,7 @@ def _fallen(
     values = _coded(settings_of(variants) | side_choices_of(variants))
     fields |= {name: _grouped(values[name]) for name in settings if name in values}
     for name, groups in fields.items():
-        pairs = zip(groups, ended, strict=True)
+        pairs = zip(groups, entries, strict=True)
         own = [(group, entry.best.score is None) for group, entry in pairs if group is not None]
         fell = np.array([float(fell) for _, fell in own])
         if not fell.any():

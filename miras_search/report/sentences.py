@@ -55,14 +55,18 @@ def foretelling(records: Sequence[TrialRecord]) -> str | None:
     # Runs of the finals are of few points that did well.
     done = [r for r in records if r.score is not None and r.phase == "search"]
     trials = [({p.step: p.score for p in r.curve}, r.score) for r in done]
-    found = [*rank_correlations(trials).items()][:-1]
+    end = max((r.recipe["steps"] for r in done), default=0)
+    found = {step: rho for step, rho in rank_correlations(trials).items() if step < end}
     if not found:
         return None
-    told = ", ".join(f"{text.chance(rho)} at step {step}" for step, rho in found)
-    return (
-        f"Rank correlation of scores with the final one over {len(trials)} trials, with 95 % "
-        f"intervals: {told}."
-    )
+    of = f"Rank correlation of scores with the final one over {len(trials)} trials"
+    if stopped := sum(r.state == "pruned" for r in records if r.phase == "search"):
+        # What is left has the less to tell apart: an interval would be of these alone.
+        told = ", ".join(f"{rho.value:.2f} at step {step}" for step, rho in found.items())
+        left = f"{stopped} that {'was' if stopped == 1 else 'were'} stopped"
+        return f"{of}: {told}. Without the {left} it is smaller than over all."
+    told = ", ".join(f"{text.chance(rho)} at step {step}" for step, rho in found.items())
+    return f"{of}, with 95 % intervals: {told}."
 
 
 def matched(entries: Sequence[Entry], recipe: Recipe) -> str | None:

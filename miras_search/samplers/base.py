@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import optuna
@@ -32,6 +33,8 @@ SPEC = "spec"
 """Attribute of an Optuna trial that was given out; one without was cut off before."""
 COSTS = "costs"
 """Attribute with what a trial cost, by `pareto.COSTS`."""
+STOPPED = "stopped"
+"""Attribute with the step at which a trial was told to stop."""
 NOTE = "note"
 """Attribute with the note of the sampler that proposed a trial."""
 
@@ -55,8 +58,8 @@ class Tried:
 
     point: Any
     score: float | None
-    """Higher is better, whatever the task says; None while it runs, -inf if it failed, and the last
-    evaluation if it was stopped there."""
+    """Higher is better, whatever the task says; None while it runs, -inf if it failed, and what it
+    was expected to become if it was stopped."""
     note: int = 0
     costs: Mapping[str, float | None] = field(default_factory=dict)
     """By `pareto.COSTS`, of trials that completed."""
@@ -134,8 +137,13 @@ class Sampler(optuna.samplers.BaseSampler):
 
     def _history(self, study: optuna.Study) -> list[Tried]:
         sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
-        history = []
-        for trial in study.get_trials(deepcopy=False):
+        trials, history = study.get_trials(deepcopy=False), []
+        gains = Gains(
+            (trial.intermediate_values, trial.value)
+            for trial in trials
+            if trial.state == TrialState.COMPLETE
+        )
+        for trial in trials:
             if SPEC not in trial.user_attrs:
                 continue
             if trial.number not in self._found:
@@ -144,13 +152,29 @@ class Sampler(optuna.samplers.BaseSampler):
                 continue
             score = None
             if trial.state.is_finished():
-                # Of a trial that was stopped early the value is that of its last evaluation.
-                scored = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-                value = trial.value if scored else None
+                value = trial.value if trial.state == TrialState.COMPLETE else None
+                if trial.state == TrialState.PRUNED and (step := trial.last_step) is not None:
+                    value = trial.intermediate_values[step] + gains.since(step)
                 score = -math.inf if value is None else sign * value
             note, costs = trial.system_attrs.get(NOTE, 0), trial.user_attrs.get(COSTS, {})
             history.append(Tried(self._found[trial.number], score, note, costs))
         return history
+
+
+class Gains:
+    """What trials that ran to their end, pairs of a curve and a score, gained after a step: a trial
+    that was stopped there would be worse by that than it is beside those."""
+
+    def __init__(self, complete: Iterable[tuple[Mapping[int, float], float | None]]) -> None:
+        self.complete = [(curve, score) for curve, score in complete if score is not None]
+        self._known: dict[int, float] = {}
+
+    def since(self, step: int) -> float:
+        """The median of the gains after a step; 0 where there is none."""
+        if step not in self._known:
+            found = [score - curve[step] for curve, score in self.complete if step in curve]
+            self._known[step] = median(found) if found else 0.0
+        return self._known[step]
 
 
 def _weighed(
