@@ -6,7 +6,21 @@ import argparse
 import json
 import os
 import sys
-from errno import EACCES, EDQUOT, EEXIST, EFBIG, EIO, EISDIR, ENOSPC, ENOTDIR, EPERM, EROFS, ESTALE
+from errno import (
+    EACCES,
+    EDQUOT,
+    EEXIST,
+    EFBIG,
+    EIO,
+    EISDIR,
+    ELOOP,
+    ENAMETOOLONG,
+    ENOSPC,
+    ENOTDIR,
+    EPERM,
+    EROFS,
+    ESTALE,
+)
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -53,7 +67,9 @@ MANY = {
 """Arguments of any number, and what one of them is."""
 
 OF_FILES = {EACCES, EPERM, EEXIST, EISDIR, ENOTDIR, EROFS, ENOSPC, EDQUOT, EFBIG, EIO, ESTALE}
-"""Rights, something else in the way, no room, a disk that fails: no fault of this program."""
+OF_FILES |= {ENAMETOOLONG, ELOOP}
+"""Rights, something else in the way, no room, a disk that fails, a name that can be none: no fault
+of this program."""
 
 SHOWN = 20
 """Variants, and reasons, that `plan` prints."""

@@ -6,6 +6,7 @@ pip install 'miras-search[eval]'.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,8 @@ class MirasLM(TemplateLM):
             device = "cpu"  # the harness asks for "cuda:0" on any machine
         self._device = device
         self.model = checkpoint.load(folder).to(self.device)
+        if not str(batch_size).isdecimal() or not int(batch_size):
+            raise UserError(f"batch_size={batch_size}: expected a whole number from 1")
         self.batch, self.piece = int(batch_size), piece
         self.random = torch.Generator(self.device).manual_seed(seed)
         task = (Document.load(folder / CONFIG).data.get("about") or {}).get("task") or {}
@@ -243,4 +246,9 @@ class MirasLM(TemplateLM):
 if __name__ == "__main__":
     from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except UserError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)

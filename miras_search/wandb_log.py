@@ -99,7 +99,7 @@ class TrialLog:
     def result(self, score: float, metrics: dict[str, float]) -> None:
         """What came out."""
         if self.run is not None:
-            told = metrics | {"score": score, "state": "complete"}
+            told = metrics | {"score": score, "state": "complete", "reason": None}
             self._attempt(lambda: self.run.summary.update(told))
 
     def ended(self, state: str, reason: str) -> None:
@@ -295,15 +295,14 @@ def _fronts(ranking: Rows) -> dict[str, Any]:
 def _standing(records: Sequence[TrialRecord], recipe: Recipe) -> dict[str, Any]:
     """How sure it is who is first."""
     outcome = finals.standing(records, recipe)
-    told = {"verdict": sentences.verdict(records, outcome, recipe)}
-    if outcome is None:
-        return told
-    first = outcome.first
-    return told | {
-        "first/variant": str(first.variant),
-        "first/mean": first.mean,
-        "first/margin": first.margin,
-        "first/tied": outcome.tied,
+    first = outcome.first if outcome else None
+    # A run that goes on keeps what it is not told: finals that no longer stand would stay.
+    return {
+        "verdict": sentences.verdict(records, outcome, recipe),
+        "first/variant": str(first.variant) if first else None,
+        "first/mean": first.mean if first else None,
+        "first/margin": first.margin if first else None,
+        "first/tied": outcome.tied if outcome else None,
     }
 
 

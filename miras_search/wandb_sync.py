@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from miras_search.record import TrialRecord
 
 
+WHOLE = ("finished", "failed")
+"""States of a run on the server that was told how it ended: of a trial that failed it is that."""
+
+
 class Synced(NamedTuple):
     """What became of the runs of a study."""
 
@@ -40,8 +44,8 @@ def sync(folder: StudyFolder) -> Synced:
     takes no id a second time.
 
     Raises:
-        UserError: nobody is logged in, the server refuses, the study is running, or a copy of it
-            has put other trials there.
+        UserError: nobody is logged in, the server refuses, the study is running, a copy of it
+            has put other trials there, or it has no runs.
     """
     lock = folder.lock()
     try:
@@ -53,7 +57,7 @@ def sync(folder: StudyFolder) -> Synced:
             if before is not None and not _same(before, known_trials.get(part)):
                 raise UserError(
                     f"{folder.path}: the server has another trial as {before.id}: a copy of this "
-                    "study went on by itself; merge the two, and sync what comes of it"
+                    "study went on by itself, and wandb takes no id twice"
                 )
             behind = part == SUMMARY and before and _step(before) < len(folder.records())
             if not _synced(run) and (before is None or behind):
@@ -61,8 +65,11 @@ def sync(folder: StudyFolder) -> Synced:
                 continue
             left += before is not None
             gone += before is None
-            if before is not None and before.state != "finished":
+            if before is not None and before.state not in WHOLE:
                 unfinished.append(before.id)
+        if not (new or left or gone):
+            told = "no run to upload: expected trials that were logged offline"
+            raise UserError(f"{folder.path}: {told} (a study that was merged has none of its own)")
         if new:
             subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, new)], check=False)
         missing = [run.name for run in new if not _synced(run)]

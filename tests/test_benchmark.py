@@ -342,6 +342,15 @@ def test_costs_in_seconds_count_what_has_finished() -> None:
         assert line.regret[place] == pytest.approx(np.mean(regrets))
 
 
+def test_a_trial_that_was_stopped_stands_in_no_table() -> None:
+    """Its score is not known: it would be replayed as the worst."""
+    made, how = pool(), Recipe.from_dict(RECIPE)
+    found = records(made, how, lambda i, seed: 0.5, 1)
+    found[3] = found[3].model_copy(update={"score": None, "state": "pruned"})
+    with pytest.raises(UserError, match=f"trial {found[3].number} was stopped early: expected"):
+        Table.of_records(Space.from_dict(SPACE), how, found)
+
+
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_a_pruner_spares_what_early_scores_foretell(pruner: str) -> None:
     """Where no score lies, stopping trials changes what is spent and not what is found."""

@@ -229,6 +229,21 @@ def test_each_run_has_its_checkpoint_where_all_are_kept(tmp_path: Path) -> None:
     assert {"best", "trial-1"} <= {alias["alias"] for alias in best["aliases"]}
 
 
+def test_a_run_of_a_trial_that_failed_is_whole(offline: Path) -> None:
+    """wandb calls it failed; what it calls running was cut off on its way."""
+    out = offline / "out"
+    for mark in out.glob("wandb/*/*.synced"):
+        mark.unlink()
+    with serving() as server:
+        assert cli(offline, server, "sync", str(out)).returncode == 0
+        study = StudyFolder(out).identity["id"]
+        server.runs[f"{study}-trial-0"].exits[:] = [1]
+        server.runs[f"{study}-trial-1"].exits.clear()
+        again = cli(offline, server, "sync", str(out))
+    assert f"{study}-trial-0: " not in again.stdout
+    assert f"{study}-trial-1: wandb does not have it to its end" in again.stdout
+
+
 def test_runs_that_another_server_has_are_told(offline: Path) -> None:
     marks = []
     for run in offline.glob("out/wandb/offline-run-*/*.wandb"):
@@ -341,6 +356,11 @@ def test_finals_reach_the_summary(tmp_path: Path) -> None:
     assert told["first/margin"] > 0
     assert told["first/variant"] == str(outcome.first.variant)
     assert told["first/tied"] == outcome.tied
+    # Online the run goes on, and would keep what finals that no longer stand had told.
+    standing = wandb_log._standing(searched, how)
+    assert {n: standing[n] for n in standing if n != "verdict"} == dict.fromkeys(
+        ("first/variant", "first/mean", "first/margin", "first/tied")
+    )
     assert told["verdict"] == sentences.finals(outcome)[0]
     assert (told["best/trial"], told["best/score"]) == (0, 0.9)
     models = [line["artifact"] for line in lines if line["type"] == "artifact"]
@@ -374,6 +394,10 @@ def test_what_sync_cannot_do_is_one_message(
     monkeypatch.setattr(wandb_sync, "connect", lambda: None)
     with pytest.raises(UserError, match=r"another trial as .*: a copy of this study went on"):
         wandb_sync.sync(StudyFolder(out))
+    monkeypatch.setattr(wandb_sync, "known", lambda api, study: {})
+    bare = samples.folder(tmp_path / "bare", samples.recipe(), [])
+    with pytest.raises(UserError, match="no run to upload: expected trials that were logged"):
+        wandb_sync.sync(bare)
     nobody = process(command("sync", str(out)), home=str(tmp_path / "home"))
     for done, told in (
         (refused, f"error: {out}: wandb did not upload 3 of 3 runs: "),

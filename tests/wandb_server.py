@@ -53,7 +53,7 @@ class Run:
             "name": name,
             "displayName": name,
             "projectId": "1",
-            "state": "finished" if self.exits == [0] else "running",
+            "state": {(): "running", (0,): "finished"}.get(tuple(self.exits), "failed"),
             "group": self.group,
             "historyLineCount": len(self.history),
             "historyKeys": {"lastStep": self.history[-1]["_step"] if self.history else -1},

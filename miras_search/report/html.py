@@ -64,6 +64,7 @@ def write_report(folder: StudyFolder) -> Path:
     entries = best_per_variant(records, recipe)
     outcome = finals.standing(records, recipe)
     best = finals.winner(records, recipe)
+    seeds = sorted({r.seed for r in records if r.phase == "search"}) or [recipe.seed]
     winner = Entry(variant_of(best), (best,)) if best else None
     made = differences(entries, recipe)
     intervals = figures.intervals(outcome, entries, recipe) if outcome else None
@@ -78,7 +79,7 @@ def write_report(folder: StudyFolder) -> Path:
         for kind in ("svg", "csv"):
             (folder.figures / f"{name}.{kind}").unlink(missing_ok=True)
     scripts = (files("miras_search.report").joinpath(name) for name in ("sort.js", "hover.js"))
-    script = "\n".join(script.read_text() for script in scripts)
+    script = "\n".join(script.read_text(encoding="utf-8") for script in scripts)
     page = (
         _environment()
         .get_template("template.html")
@@ -128,9 +129,10 @@ def write_report(folder: StudyFolder) -> Path:
             trials=rows(records, recipe),
             failures=failures(records),
             reasons=REASONS,
-            asked=_asked(folder.space, recipe, sentences.matched(entries, recipe)),
-            space_yaml=folder.space_file.read_text(),
-            recipe_yaml=folder.recipe_file.read_text(),
+            asked=_asked(folder.space, recipe, sentences.matched(entries, recipe), seeds),
+            seeds=seeds,
+            space_yaml=folder.space_file.read_text(encoding="utf-8"),
+            recipe_yaml=folder.recipe_file.read_text(encoding="utf-8"),
             versions=_distinct(record.versions for record in records),
             devices=sorted({record.device for record in records} - {""}),
             began=min((record.started for record in records if record.started), default="")[:16],
@@ -217,7 +219,7 @@ def _levels(recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def _asked(space: Space, recipe: Recipe, matched: str | None) -> dict[str, str]:
+def _asked(space: Space, recipe: Recipe, matched: str | None, seeds: list[int]) -> dict[str, str]:
     """What the study set out to do, in a few facts."""
     task, size = recipe.task, recipe.size
     if space.infinite is not None:
@@ -245,7 +247,8 @@ def _asked(space: Space, recipe: Recipe, matched: str | None) -> dict[str, str]:
         "Space": f"{space.name}: {variants}",
         "Task": f"{task}: {task.__doc__ or ''}".splitlines()[0],
         "Trials": f"{'every point' if recipe.trials is None else f'{recipe.trials:,}'}, "
-        f"chosen by {recipe.sampler}, seed {recipe.seed}{begun}",
+        f"chosen by {recipe.sampler}, {'seed' if len(seeds) == 1 else 'seeds'} "
+        f"{text.listed(map(str, seeds))}{begun}",
         "Training": training,
         "Learning rate": str(recipe.lr.plain()),
         "Model": model,

@@ -172,8 +172,9 @@ class Gains:
     def since(self, step: int) -> float:
         """The median of the gains after a step; 0 where there is none."""
         if step not in self._known:
-            found = [score - curve[step] for curve, score in self.complete if step in curve]
-            self._known[step] = median(found) if found else 0.0
+            found = (score - curve[step] for curve, score in self.complete if step in curve)
+            known = [gain for gain in found if math.isfinite(gain)]
+            self._known[step] = median(known) if known else 0.0
         return self._known[step]
 
 
