@@ -226,6 +226,19 @@ def test_caveats_say_only_what_is_so():
 
 
 @pytest.mark.parametrize("task", ["mqar", "bytes"])
+def test_it_is_told_where_finals_have_the_examples_of_the_search(task):
+    how = samples.recipe(task, finalists=2, seeds=3)
+    searched = [
+        samples.record(i, v, 0.9 - i / 10, how=how) for i, v in enumerate(samples.variants()[:2])
+    ]
+    records = [*searched, *samples.finals(searched, how, (0.8, 0.4, 0.9, 0.5, 1.0, 0.6))]
+    entries, outcome = best_per_variant(records, how), standing(records, how)
+    for ended in (outcome, None):
+        told = " ".join(sentences.caveats(entries, how, ended))
+        assert ("scored on the same examples" in told) == (task == "bytes" and ended is not None)
+
+
+@pytest.mark.parametrize("task", ["mqar", "bytes"])
 def test_how_far_scores_of_several_seeds_moved_is_told(task):
     """The best with each seed, of those variants that had several."""
     recipe, sign = samples.recipe(task), 1 if task == "mqar" else -1

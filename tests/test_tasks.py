@@ -51,6 +51,12 @@ def test_another_seed_trains_on_other_examples(task):
     assert suite.fingerprint(task, 0)["train"] != suite.fingerprint(task, 1)["train"]
 
 
+def test_held_out_examples_are_the_same_for_every_seed_or_for_none(task):
+    one, two = suite.fingerprint(task, 0), suite.fingerprint(task, 1)
+    for split in task.splits[1:]:
+        assert (one[split] == two[split]) == task.same_held_out
+
+
 def test_what_any_seed_trains_on_no_other_seed_is_tested_on(task):
     train = {tokens.numpy().tobytes() for tokens, _ in suite.examples(task, "train", 0)}
     for split in task.splits[1:]:

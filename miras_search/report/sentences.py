@@ -229,6 +229,11 @@ def caveats(entries: Sequence[Entry], recipe: Recipe, outcome: Standing | None =
         + "the test score had no part in the choice."
         + (uneven if min(tried) < max(tried) else "")
     )
+    if recipe.task.same_held_out and outcome is not None:
+        told.append(
+            "All seeds are scored on the same examples: the finals repeat what luck with these was "
+            "in the search, and their intervals do not have it; the test set had no part in it."
+        )
     told += _not_matched(done, recipe)
     return [*told, *_at_the_edge(done), *_elsewhere(done, recipe, outcome)]
 

@@ -70,6 +70,8 @@ class Task(Component):
     """What ranks variants."""
     readout: ClassVar[Readout] = "each"
     """What a target is said from; with "last" a model reads the whole example before it answers."""
+    same_held_out: ClassVar[bool] = False
+    """Whether held-out examples are the same for every seed."""
     small: ClassVar[Mapping[str, Any]] = {}
     """Field values, as YAML gives them, of an instance small enough for conformance tests."""
 
@@ -119,8 +121,8 @@ class Task(Component):
         A map-style dataset of fixed size; item i is (tokens, targets), two int64 tensors `[T]`,
         the same for the same fields, split, seed and i in every process. targets[t] is what the
         model should say after reading tokens[: t + 1] (all of them if the `readout` is "last"), or
-        `IGNORE`. No example of one split is in another. A held-out split may be the same for every
-        seed.
+        `IGNORE`. No example of one split is in another. Held-out splits are the same for every
+        seed where `same_held_out` says so, and else for none.
 
         All examples of a split have one length. Only "train" may mix those of `train_lengths`: it
         is then a `torch.utils.data.ConcatDataset` whose parts have one length each. A batch never

@@ -37,6 +37,7 @@ class Bytes(AtLengths):
     equation: ClassVar[str] = "x1 .. xt -> x(t+1)"
     source: ClassVar[str] = "Shannon 1951, Prediction and entropy of printed English"
     metric: ClassVar[Metric] = "bits_per_token"
+    same_held_out: ClassVar[bool] = True
     small: ClassVar[Mapping[str, Any]] = {
         "length": 64,
         "max_bytes": 400_000,

@@ -45,6 +45,7 @@ class Corpus(AtLengths):
     equation: ClassVar[str] = "x1 .. xt -> x(t+1)"
     source: ClassVar[str] = "Penedo et al. 2406.17557 (FineWeb-Edu); Raffel et al. 1910.10683 (C4)"
     metric: ClassVar[Metric] = "bits_per_token"
+    same_held_out: ClassVar[bool] = True
     small: ClassVar[Mapping[str, Any]] = {
         "path": str(Path(sysconfig.get_path("stdlib"), "*.py")),
         "length": 64,

@@ -35,6 +35,7 @@ class Haystack(AtLengths):
     """
 
     metric: ClassVar[Metric] = "exact"
+    same_held_out: ClassVar[bool] = True
 
     length: Count = 1024
     """Bytes, question and answer among them."""
