@@ -78,8 +78,15 @@ def test_a_worker_that_dies_idle_costs_nothing(tmp_path: Path) -> None:
         assert spec
         worker.give(spec)
         number, told = worker.hear()
+        assert isinstance(told, TrialRecord)
+        assert (number, told.state, worker.alive) == (3, "failed", False)
+        # What was told to stop is stopped, whatever it dies of.
+        study.folder.record_file(3).unlink()
+        worker.give(spec)
+        worker.answer("it was not among the best")
+        _, told = worker.hear()
     assert isinstance(told, TrialRecord)
-    assert (number, told.state, worker.alive) == (3, "failed", False)
+    assert (told.state, told.reason) == ("pruned", "it was not among the best")
     worker.stop()
 
 

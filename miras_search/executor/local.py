@@ -95,17 +95,20 @@ class Worker:
         self.spec: TrialSpec | None = None
         self.curve: list[Point] = []
         """Of the running trial."""
+        self.stopped: str | None = None
+        """Why the running trial was told to stop, if it was."""
         self.alive = True
 
     def give(self, spec: TrialSpec) -> None:
         """Start a trial."""
-        self.spec, self.since, self.curve = spec, time.monotonic(), []
+        self.spec, self.since, self.curve, self.stopped = spec, time.monotonic(), [], None
         self.kills = killed_for_memory()
         with suppress(OSError):  # of a dead worker `hear` tells
             self.connection.send(spec)
 
     def answer(self, stop: str | None) -> None:
         """What follows a point: go on, or stop and why."""
+        self.stopped = stop
         with suppress(OSError):  # of a dead worker `hear` tells
             self.connection.send(stop)
 
@@ -146,6 +149,8 @@ class Worker:
         if file.is_file():
             return TrialRecord.read(file)
         state, reason = died("the worker process", self.process.exitcode or 0, self.kills)
+        if self.stopped is not None:
+            state, reason = "pruned", self.stopped
         seconds = time.monotonic() - self.since
         record = outcome(spec, state, reason, curve=tuple(self.curve), seconds=seconds)
         record.write(file)
