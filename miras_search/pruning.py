@@ -37,6 +37,8 @@ times as late."""
 
 BEST = 0.2
 """Share of the trials that a trial has to be among, in the end, for `forecast` to let it go on."""
+GOOD = NORMAL.inv_cdf(1 - BEST)
+"""The place from which on one is among them, as a normal score."""
 UNLIKELY = 0.05
 """Probability of it at which a trial is stopped."""
 
@@ -99,9 +101,6 @@ class Forecast(optuna.pruners.BasePruner):
             study.get_trials(deepcopy=False, states=[state])
             for state in (TrialState.COMPLETE, TrialState.PRUNED)
         )
-        known = rank_correlation(((t.intermediate_values, t.value) for t in complete), step)
-        if known is None:
-            return False
         sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
         mine = sign * trial.intermediate_values[step]
         curves = [t.intermediate_values for t in (*complete, *pruned)]
@@ -109,9 +108,14 @@ class Forecast(optuna.pruners.BasePruner):
         before = sum(step not in t.intermediate_values for t in pruned)
         behind = before + sum((x < mine) + (x == mine) / 2 for x in there)
         place = NORMAL.inv_cdf((behind + 0.5) / (before + len(there) + 1))
+        if place >= GOOD:  # at least as likely to end there as any is
+            return False
+        known = rank_correlation(((t.intermediate_values, t.value) for t in complete), step)
+        if known is None:
+            return False
         share = min(max(known.value, 0.0), 1 - 1 / len(complete))
-        missing = NORMAL.inv_cdf(1 - BEST) - share * place
-        return 1 - NORMAL.cdf(missing / math.sqrt(1 - share**2)) < UNLIKELY
+        missing = (GOOD - share * place) / math.sqrt(1 - share**2)
+        return 1 - NORMAL.cdf(missing) < UNLIKELY
 
 
 def rank_correlation(trials: Iterable[Curve], step: int) -> Correlation | None:
