@@ -45,7 +45,7 @@ def sync(folder: StudyFolder) -> Synced:
 
     Raises:
         UserError: nobody is logged in, the server refuses, the study is running, a copy of it
-            has put other trials there, or it has no runs.
+            has put other trials there, or it has no runs here or there.
     """
     lock = folder.lock()
     try:
@@ -67,7 +67,7 @@ def sync(folder: StudyFolder) -> Synced:
             gone += before is None
             if before is not None and before.state not in WHOLE:
                 unfinished.append(before.id)
-        if not (new or left or gone):
+        if not (new or left or gone or there):
             told = "no run to upload: expected trials that were logged offline"
             raise UserError(f"{folder.path}: {told} (a study that was merged has none of its own)")
         if new:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -181,7 +182,7 @@ def test_a_stopped_trial_counts_as_what_it_was_to_become(tmp_path: Path):
     """Better than two that ran to their end is one that was ahead of them where it was stopped."""
     early, final = (0.2, 0.1, 0.4), (0.5, 0.3, 0.9)
     with begin(tmp_path, "stopped") as study:
-        for a, b in zip((*early, 0.3), (*final, None), strict=True):
+        for a, b in zip((*early, 0.3, math.nan), (*final, None, None), strict=True):
             spec = study.ask()
             assert spec
             point = Point(step=2, seconds=1, train_loss=1, score=a)
@@ -189,7 +190,7 @@ def test_a_stopped_trial_counts_as_what_it_was_to_become(tmp_path: Path):
             study.tell(outcome(spec, state, None, score=b, curve=(point,)))
         history = study._optuna.sampler._history(study._optuna)  # pyright: ignore
     # Gains of 0.3, 0.2 and 0.5.
-    assert [tried.score for tried in history] == pytest.approx([*final, 0.6])
+    assert [tried.score for tried in history] == pytest.approx([*final, 0.6, -math.inf])
 
 
 def kept(study: Study) -> list[dict]:

@@ -225,6 +225,21 @@ def test_caveats_say_only_what_is_so():
     assert sentences.caveats([], recipe) == []
 
 
+def test_a_page_of_several_seeds_says_which_one_its_command_repeats(tmp_path):
+    how = samples.recipe()
+    for seeds in ([0], [0, 1]):
+        records = [
+            samples.record(i, samples.variants()[i % 2], 0.5 + i / 10, how=how, seed=seed)
+            for i, seed in enumerate(seeds * 2)
+        ]
+        folder = samples.folder(tmp_path / f"of-{len(seeds)}", how, records)
+        page = " ".join(write_report(folder).read_text().split())
+        assert ("the search with seed 0: this study was merged of several" in page) == (
+            seeds != [0]
+        )
+        assert f"seed{'s 0 and 1' if seeds != [0] else ' 0'}</td>" in page
+
+
 @pytest.mark.parametrize("task", ["mqar", "bytes"])
 def test_it_is_told_where_finals_have_the_examples_of_the_search(task):
     how = samples.recipe(task, finalists=2, seeds=3)

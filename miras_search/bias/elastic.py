@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-SQUARE, ABSOLUTE = L2(), L1()  # made here: a graph that is compiled breaks where a model is made
+SQUARE, ABSOLUTE = L2(), L1()  # not at each call: to make a component breaks a compiled graph
 
 
 @register

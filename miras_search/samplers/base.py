@@ -155,15 +155,15 @@ class Sampler(optuna.samplers.BaseSampler):
                 value = trial.value if trial.state == TrialState.COMPLETE else None
                 if trial.state == TrialState.PRUNED and (step := trial.last_step) is not None:
                     value = trial.intermediate_values[step] + gains.since(step)
-                score = -math.inf if value is None else sign * value
+                score = -math.inf if value is None or math.isnan(value) else sign * value
             note, costs = trial.system_attrs.get(NOTE, 0), trial.user_attrs.get(COSTS, {})
             history.append(Tried(self._found[trial.number], score, note, costs))
         return history
 
 
 class Gains:
-    """What trials that ran to their end, pairs of a curve and a score, gained after a step: a trial
-    that was stopped there would be worse by that than it is beside those."""
+    """What complete trials, pairs of a curve and a score, gained after a step: the last score of a
+    trial that was stopped there lacks it beside theirs."""
 
     def __init__(self, complete: Iterable[tuple[Mapping[int, float], float | None]]) -> None:
         self.complete = [(curve, score) for curve, score in complete if score is not None]
