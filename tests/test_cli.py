@@ -274,7 +274,10 @@ def test_all_problems_of_both_files_come_at_once(tmp_path: Path) -> None:
     assert done.stderr.count("error: ") == 5
 
 
-@pytest.mark.parametrize("arguments", [("report", "nowhere"), ("resume", "."), ("show", "no.yaml")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("report", "nowhere"), ("resume", "."), ("show", "no.yaml"), ("report", "too-long" * 40)],
+)
 def test_what_is_not_there_is_said(arguments: tuple[str, ...], tmp_path: Path) -> None:
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2
