@@ -9,6 +9,7 @@ import json
 import random
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from miras_search import pareto
@@ -120,16 +121,23 @@ def wanted(records: Iterable[TrialRecord], recipe: Recipe) -> dict[Run, TrialRec
     """Every run of the finals, seed by seed, with the trial of the search that it repeats.
 
     Those are the leading distinct variants as the search has found them so far, each at its best
-    learning rate: by score or, with several objectives, first those on the front. With ablations,
+    learning rate: by score, in the mean over seeds where studies were merged, or, with several
+    objectives, first those on the front. With ablations,
     once these have ended they are also, for each choice of the first of them, the best variant of
     the search that differs from it in that choice alone. Nothing that they score had a part in
     that, so that what holds for all finalists together holds for them.
     """
     records = list(records)
+    scores: dict[tuple[str, float], list[float]] = {}
+    complete = [record for record in ranked(records, recipe) if record.score is not None]
+    for record in complete:
+        scores.setdefault((record.digest, record.lr), []).append(record.score or 0.0)
+    means = {point: fmean(own) for point, own in scores.items()}
+    better = recipe.task.direction == "maximize"
+    complete.sort(key=lambda record: means[record.digest, record.lr], reverse=better)
     leading: dict[str, TrialRecord] = {}
-    for record in ranked(records, recipe):
-        if record.score is not None:
-            leading.setdefault(record.digest, record)
+    for record in complete:
+        leading.setdefault(record.digest, record)
     done = [*leading.values()]
     chosen = done[: recipe.finalists]
     if len(recipe.objectives) > 1:
@@ -253,6 +261,7 @@ def _judged(
     fallen: tuple[TrialRecord, ...],
     sign: int,
     value: Callable[[TrialRecord], float | None] = lambda run: run.score,
+    among: int = 1,
 ) -> Standing:
     import numpy as np
 
@@ -261,7 +270,7 @@ def _judged(
     scores = sign * np.array([[value(run) for run in row] for row in rows], dtype=float)
     order = np.argsort(-scores.mean(axis=1), kind="stable")
     scores = scores[order]
-    behind, needed = stats.gaps(scores)
+    behind, needed = stats.gaps(scores, among=among)
     finalists = tuple(
         Finalist(
             runs=tuple(rows[row]),
@@ -284,7 +293,7 @@ def _judged(
     best = {f.variant.digest: i for i, f in reversed([*enumerate(finalists)])}
     contrasts = []
     for i in sorted(best.values()):
-        behind, needed = stats.gaps(scores, i)
+        behind, needed = stats.gaps(scores, i, among)
         better = finalists[i]
         for j in sorted(k for k in best.values() if k > i):
             worse = finalists[j]
@@ -299,14 +308,15 @@ def _told(margin: float) -> float | None:
     return float(margin) if margin < float("inf") else None
 
 
-def judged_by(outcome: Standing, recipe: Recipe, metric: str) -> Standing | None:
+def judged_by(outcome: Standing, recipe: Recipe, metric: str, among: int = 1) -> Standing | None:
     """The same runs by another metric, such as "512/accuracy", ties in the order that they have;
-    None unless every run has it."""
+    None unless every run has it. Where it is one `among` several, who is told from whom holds for
+    all of these together."""
     if any(finalist.mean_of(metric) is None for finalist in outcome.finalists):
         return None
     sign = 1 if recipe.task.direction == "maximize" else -1
     rows = [[*finalist.runs] for finalist in outcome.finalists]
-    again = _judged(rows, (), sign, lambda run: run.metrics[metric])
+    again = _judged(rows, (), sign, lambda run: run.metrics[metric], among)
     kept = {name: getattr(outcome, name) for name in ("looks", "ablations", "unused")}
     return replace(again, **kept)
 

@@ -61,6 +61,8 @@ class Study:
         self._live: dict[int, tuple[TrialSpec, optuna.Trial]] = {}
         self._pending: list[tuple[TrialSpec, optuna.Trial]] = []
         self._finals: set[finals.Run] = set()
+        self.unfound = 0
+        """Trials that were asked for, and no point was found for them."""
         self._published: int | None = None
         """How many of the records the files show."""
 
@@ -170,6 +172,7 @@ class Study:
             point = draw(self.space, self.recipe, OptunaChooser(trial)).candidate
         except Exhausted:
             self._optuna.tell(trial, state=TrialState.FAIL)
+            self.unfound = self._budget - self._searched
             self._budget = self._searched
             return None
         assert point is not None, "samplers propose feasible points"

@@ -88,6 +88,12 @@ def _execute(study: Study, console: Console) -> None:
 
 def _conclude(study: Study, console: Console) -> None:
     folder, recipe = study.folder, study.recipe
+    if study.unfound:
+        trials = text.many(study.unfound, "trial")
+        told = (
+            f"The search ended {trials} early: no point was found that is new and meets every rule"
+        )
+        console.print(told, soft_wrap=True, markup=False, highlight=False)
     study.publish()  # what an interrupted sweep was told last
     terminal(study.records, recipe, console)
     write_report(folder)

@@ -65,6 +65,8 @@ def trial_part(number: int) -> str:
 
 SUMMARY = "summary"
 """What the run with the study's tables is called within its study."""
+TOLD = "told"
+"""File in the folder of the offline run with the tables, once it holds them all."""
 
 
 def run_id(study: str, part: str) -> str:
@@ -262,12 +264,14 @@ def _summarize(
             _log_model(run, *trial, told, *(["best"] if record == winner else []))
     finally:
         run.finish()
+    for written in offline_runs(folder.path, study, SUMMARY):
+        (written / TOLD).touch()
 
 
 def _behind(folder: StudyFolder) -> bool:
-    """Whether the offline run with the tables is missing, or older than a trial."""
+    """Whether the offline run with the tables is missing, not whole, or older than a trial."""
     runs = offline_runs(folder.path, folder.identity["id"], SUMMARY)
-    written = [file.stat().st_mtime for run in runs for file in run.glob("*.wandb")]
+    written = [(run / TOLD).stat().st_mtime for run in runs if (run / TOLD).is_file()]
     trials = [file.stat().st_mtime for file in folder.path.glob(f"trials/*/{RECORD}")]
     return not written or max(written) < max(trials, default=0)
 

@@ -91,6 +91,21 @@ def test_leaders_run_again_on_the_same_new_seeds(
     assert winner.digest in shown.stdout
 
 
+@pytest.mark.parametrize("task", ["mqar", "bytes"])
+def test_who_has_several_seeds_is_judged_by_their_mean(task: str) -> None:
+    """As in a study that was merged: the luckiest seed is not what counts."""
+    how = samples.recipe(task, finalists=1, seeds=3)
+    lucky, steady, *_ = samples.variants()
+    sign = 1 if how.task.direction == "maximize" else -1
+    found = [
+        samples.record(i, variant, sign * score, how=how, seed=seed)
+        for i, (variant, seed, score) in enumerate(
+            [(lucky, 0, 0.9), (steady, 0, 0.6), (lucky, 1, 0.1), (steady, 1, 0.7)]
+        )
+    ]
+    assert {digest for digest, *_ in finals.wanted(found, how)} == {steady.digest}
+
+
 def played(found: list[TrialRecord], how: Recipe, means: list[float]) -> list[TrialRecord]:
     """The records, and the finals of those that lead, who have these means."""
     only = how.model_copy(update={"ablations": False})

@@ -8,6 +8,7 @@ from torch.nn.functional import silu
 from miras_search.errors import InvalidValues, UserError
 from miras_search.macro.mac import Mac
 from miras_search.macro.mag import Mag
+from miras_search.macro.mal import Mal
 from miras_search.nn.attention import WindowAttention
 from miras_search.nn.backbone import Backbone
 from miras_search.nn.mixer import Mixer
@@ -82,19 +83,32 @@ def test_memory_as_a_gate_is_its_definition():
     layer = Mag(window=4, persistent=3).mixer(Variant.from_dict(BASE), 8, "auto").double()
     x = torch.randn(1, 9, 8, dtype=torch.float64)
     first = layer.memory.persistent
-    alone = WindowAttention(8, 2, window=4, persistent=3).double()
-    alone.load_state_dict({**layer.attention.state_dict(), "persistent": first})
     without = Mixer(Variant.from_dict(BASE), 8).double()
     without.load_state_dict(
         {n: p for n, p in layer.memory.state_dict().items() if n != "persistent"}
     )
-    a, m = alone(x)[0], without(torch.cat([first[None], x], dim=1))[0][:, 3:]
+    a = titans.window(layer.attention, x[0], first)[None]
+    m = without(torch.cat([first[None], x], dim=1))[0][:, 3:]
     a, m = (
         silu(titans.rms(z, norm.weight))
         for z, norm in zip((a, m), layer.product.norms, strict=True)
     )
     expected = (a * m) @ layer.product.output.weight.T
     torch.testing.assert_close(layer(x)[0], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_memory_as_a_layer_is_its_definition():
+    """What attention reads is what the memory gives, and not the tokens; persistent tokens of the
+    memory come before these, those of attention have no place."""
+    torch.manual_seed(0)
+    layer = Mal(window=4, persistent=3).mixer(Variant.from_dict(BASE), 8, "auto").double()
+    x = torch.randn(1, 9, 8, dtype=torch.float64)
+    without = Mixer(Variant.from_dict(BASE), 8).double()
+    own = layer.memory.state_dict()
+    without.load_state_dict({n: p for n, p in own.items() if n != "persistent"})
+    m = without(torch.cat([layer.memory.persistent[None], x], dim=1))[0][0, 3:]
+    expected = titans.window(layer.attention, m)
+    torch.testing.assert_close(layer(x)[0][0], expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["mac", "mag", "mal"])

@@ -33,8 +33,12 @@ MODELS = ("softmax_attention", "gated_deltanet", "titans_lmm")
 MACROS = {
     "lmm": "lmm",
     "mac": "{kind: mac, segment: 512, persistent: 128}",
+    "mag": "{kind: mag, window: 2048, persistent: 128}",
+    "mal": "{kind: mal, window: 2048, persistent: 128}",
     "hybrid": "{kind: hybrid, window: 2048, persistent: 128}",
 }
+SORTS = {"lmm": "M", "mac": "C", "mag": "G", "mal": "L", "hybrid": "MA"}
+"""Of the layers, in turn."""
 
 
 def recipe_of(name):
@@ -74,12 +78,17 @@ def mixer(layer, model, d, heads):
         case "C":  # both of these but the output gate, the output being of a product of two norms
             convolved = 3 * (d * d + 4 * d)
             return convolved + 4 * d * d + (d * d + 2 * d) + cell(model, d, heads)
+        case "G":  # M and A, and an output of a product of two norms
+            both = (mixer(sort, model, d, heads) for sort in "MA")
+            return sum(both) + d * d + 2 * d
+        case "L":  # M and A, each after persistent tokens of its own
+            return sum(mixer(sort, model, d, heads) for sort in "MA") + 128 * d
     raise AssertionError(layer)
 
 
 def parameters(model, macro, layers, d, heads, vocabulary):
     """In closed form, from the papers' descriptions of the parts."""
-    sorts = {"lmm": "M" * layers, "mac": "C" * layers, "hybrid": "MA" * (layers // 2)}[macro]
+    sorts = SORTS[macro] * (layers // len(SORTS[macro]))
     persistent = 0 if macro == "lmm" else 128 * d
     around = 3 * d * HIDDEN[d] + 2 * d + persistent  # SwiGLU, two norms, persistent tokens
     blocks = sum(mixer(sort, model, d, heads) + around for sort in sorts)

@@ -25,6 +25,7 @@ from miras_search.folder import WEIGHTS, StudyFolder
 from miras_search.merge import merge
 from miras_search.recipe import load_pair
 from miras_search.record import Ending, Point, write_whole
+from miras_search.search import endless
 from miras_search.search.candidate import Odometer
 from miras_search.study import Study, study_name
 from miras_search.trial import TrialSpec, outcome
@@ -55,6 +56,23 @@ def test_grid_asks_every_distinct_point_once(tmp_path: Path) -> None:
     assert [spec.number for spec in specs] == list(range(8))
     # The rates of a variant follow each other.
     assert all(a[:2] == b[:2] for a, b in zip(asked[::2], asked[1::2], strict=True))
+
+
+def test_a_search_that_finds_no_further_point_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 20 trials finds one in 50 draws with a probability of 0.28: all of them once in
+    10^11 times."""
+    monkeypatch.setattr(endless, "TRIES", 50)
+    space = "memory: matrix\nretention: none\nbias: {kind: lp, p: {uniform: [1, 4]}}\n"
+    space += "algorithm: gd\nheads: 2\nwhere: [bias.p < 1.02]\n"
+    told = io.StringIO()
+    with begin(tmp_path, "sampler=random", "lr=1e-3", "trials=20", space=space) as study:
+        found = len(pretend(study))
+        assert study.unfound == 20 - found > 0
+        assert study.total == found
+        sweep._conclude(study, Console(file=told))
+    assert f"The search ended {20 - found} trials early: no point was found" in told.getvalue()
 
 
 @pytest.mark.parametrize("sampler", samplers.names())

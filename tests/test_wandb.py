@@ -280,6 +280,10 @@ def test_tables_are_written_where_they_are_missing_or_behind(tmp_path: Path) -> 
     assert made()
     os.utime(record, (1e9, 1e9))
     assert not made()
+    (run,) = wandb_log.offline_runs(folder.path, folder.identity["id"], wandb_log.SUMMARY)
+    (run / wandb_log.TOLD).unlink()  # as if it had been cut off
+    assert made()
+    assert not made()
     shutil.rmtree(folder.path / "wandb")
     assert made()
 

@@ -24,6 +24,33 @@ def projected(projection, x):
     return torch.stack(out).unflatten(-1, (projection.parts, projection.heads, -1))
 
 
+def window(layer, x, persistent=None):
+    """Attention of each token of `[T, D]` to the last ones by their distance, and to persistent
+    tokens, which have none."""
+    heads, window = layer.attention.heads, layer.window
+    always = layer.persistent if persistent is None else persistent
+
+    def heads_of(z, linear):
+        return (z @ linear.T).unflatten(-1, (-1, heads, x.shape[1] // heads)).unbind(1)
+
+    (queries,) = heads_of(x, layer.attention.q.weight)
+    outputs = []
+    for t in range(len(x)):
+        begin = max(0, t + 1 - window)
+        keys, values = heads_of(x[begin : t + 1], layer.attention.kv.weight)
+        turned = rotate(keys.transpose(0, 1), begin)
+        q = queries[t][:, None]
+        matches, held = [rotate(q, t) @ turned.mT], [values.transpose(0, 1)]
+        if always is not None:
+            keys, values = heads_of(always, layer.attention.kv.weight)
+            matches.append(q @ keys.transpose(0, 1).mT)
+            held.append(values.transpose(0, 1))
+        chances = (torch.cat(matches, -1) / q.shape[-1] ** 0.5).softmax(-1)
+        y = (chances @ torch.cat(held, 1))[:, 0].flatten()
+        outputs.append(y @ layer.attention.output.weight.T)
+    return torch.stack(outputs)
+
+
 def mac(layer, x):
     """Memory as context with a matrix memory, delta rule and no decay, for x `[T, D]`.
 

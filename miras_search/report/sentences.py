@@ -345,7 +345,7 @@ def _ahead_in_finals(
     outcome: Standing, recipe: Recipe, metric: str
 ) -> tuple[Variant, float, float, str] | None:
     """Who has a better mean than the first of the finals, both means, and their worth."""
-    again = judged_by(outcome, recipe, metric)
+    again = judged_by(outcome, recipe, metric, among=len(recipe.task.at_lengths))
     if again is None or again.first.runs == outcome.first.runs:
         return None
     if not all(math.isfinite(finalist.mean) for finalist in again.finalists):

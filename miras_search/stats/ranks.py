@@ -46,15 +46,13 @@ def correlation(a: Sequence[float], b: Sequence[float]) -> Correlation | None:
 
     The interval is Bonett and Wright's (2000): Fisher's z with variance (1 + r^2 / 2) / (n - 3).
     """
-    from scipy.stats import norm
-
     if len(a) < LEAST or min(np.ptp(a), np.ptp(b)) == 0:
         return None
     n, found = len(a), spearman(a, b)
     # Two lists in one order are half a step of the statistic from any others, not certain to agree.
     most = 1 - 6 / (n**3 - n)
     inside = float(np.clip(found, -most, most))
-    half = norm.ppf((1 + LEVEL) / 2) * np.sqrt((1 + inside**2 / 2) / (n - 3))
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * np.sqrt((1 + inside**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(inside) + np.array([-half, half]))
     return Correlation(found, min(found, float(low)), max(found, float(high)))
 

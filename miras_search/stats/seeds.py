@@ -47,9 +47,10 @@ def margins(scores: Array) -> Array:
     return np.where(_rounding(found, scores), np.inf, found)
 
 
-def gaps(scores: Array, row: int = 0) -> tuple[Array, Array]:
+def gaps(scores: Array, row: int = 0, among: int = 1) -> tuple[Array, Array]:
     """How far each mean is behind that of a row, the first unless another is named, and how far it
-    must be to be told from it; both [V].
+    must be to be told from it; both [V]. Where it is one `among` several such questions, by other
+    metrics of the same runs, the answers to all of them hold together (Sidak 1967).
 
     A gap counts if it is above both margins: of Tukey's range test, which allows for all pairs of
     variants and so for the first being the best of them (its error is what variants and seeds leave
@@ -62,8 +63,8 @@ def gaps(scores: Array, row: int = 0) -> tuple[Array, Array]:
     behind = scores[row] - scores
     left = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
     freedom = (variants - 1) * (seeds - 1)
-    pooled = _range(variants, freedom) * np.sqrt((left**2).sum() / freedom / seeds)
-    own = _t(seeds - 1) * np.sqrt(behind.var(axis=1, ddof=1) / seeds)
+    pooled = _range(variants, freedom, among) * np.sqrt((left**2).sum() / freedom / seeds)
+    own = _t(seeds - 1, among) * np.sqrt(behind.var(axis=1, ddof=1) / seeds)
     needed = np.maximum(pooled, own)
     return behind.mean(axis=1), np.where(_rounding(needed, scores), np.inf, needed)
 
@@ -119,8 +120,9 @@ def _t(freedom: int, alike: int = 1) -> float:
 
 
 @lru_cache
-def _range(variants: int, freedom: int) -> float:
-    """The quantile of the range of so many means in units of one's error."""
+def _range(variants: int, freedom: int, alike: int = 1) -> float:
+    """The quantile of the range of so many means, or of so many ranges together, in units of one's
+    error."""
     from scipy.stats import studentized_range
 
-    return float(studentized_range.ppf(LEVEL, variants, freedom))
+    return float(studentized_range.ppf(LEVEL ** (1 / alike), variants, freedom))
