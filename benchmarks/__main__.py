@@ -1,4 +1,7 @@
-"""Run comparisons, print them, and write bench.json and bench.svg: see `--help`."""
+"""Run comparisons, print each as it is found, and write them to bench.json and bench.svg.
+
+Above 1 is better, and beside each median stand the least and the most of its rounds.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ from benchmarks.layers import (
     reading,
     training,
 )
+from benchmarks.layers import settings as every_setting
 from benchmarks.timing import Row, compare, interleaved, row
 from miras_search.lower.compiled import failures
 
@@ -69,7 +73,7 @@ def bound(rounds: int) -> Iterator[Row]:
     ):
         products = 3 * plan_of(axes, chunk, LENGTH).flops_per_token * BATCH * LENGTH
         calls = {name: training(LAYERS[name](), BATCH, LENGTH) for name in names}
-        times = interleaved(calls | {"product": product}, rounds)
+        times = interleaved(calls | {"product": product()}, rounds)
         for name in names:
             pairs = zip(times["product"], times[name], strict=True)
             shares = [products / PRODUCT_FLOPS * one / step for one, step in pairs]
@@ -77,11 +81,11 @@ def bound(rounds: int) -> Iterator[Row]:
 
 
 def naive(rounds: int) -> Iterator[Row]:
-    """Training steps of 128 tokens against the loop that goes token by token."""
+    """Training steps of one sequence against the loop that goes token by token."""
     for name, axes, chunk in (("anchored mlp", DEEP, 64), ("delta rule", DELTA, 1)):
         calls = {
-            name: training(mixer(axes, chunk), BATCH, 128),
-            "token loop": training(mixer(axes, chunk, "reference"), BATCH, 128),
+            name: training(mixer(axes, chunk), 1, LENGTH),
+            "token loop": training(mixer(axes, chunk, "reference"), 1, LENGTH),
         }
         yield compare(name, "token loop", interleaved(calls, min(rounds, 3)))
 
@@ -103,11 +107,22 @@ def choices(rounds: int) -> Iterator[Row]:
         yield compare(name, other, interleaved(calls, min(rounds, 3)))
 
 
+def settings(rounds: int) -> Iterator[Row]:
+    """Every setting of every kind at chunk 16 and 256 tokens against the token loop: only where it
+    is named, since it takes half an hour."""
+    for name, other, *layers in every_setting(16):
+        pair = zip((name, other), layers, strict=True)
+        calls = {n: training(layer, 1, 256, SMALL_WIDTH) for n, layer in pair}
+        yield compare(name, other, interleaved(calls, min(rounds, 3)))
+
+
 def memory(rounds: int) -> Iterator[Row]:
-    """Memory that the same steps take beyond what the process had before, by fresh processes."""
+    """Memory that a training step takes beyond what the process has between steps, by fresh
+    processes."""
     for chunk in (16, 64):
         *ours, peer = (
-            f"{n}, chunk {chunk}" for n in ("anchored mlp", "recomputed mlp", "titans-pytorch")
+            f"{n}, chunk {chunk}"
+            for n in ("anchored mlp", "recomputed mlp", "compiled mlp", "titans-pytorch")
         )
         taken = [{name: _peak(name) for name in (*ours, peer)} for _ in range(min(rounds, 3))]
         for name in ours:
@@ -126,7 +141,7 @@ def attention(rounds: int) -> Iterator[Row]:
     ):
         layers = (*names, "attention")
         calls = {name: training(LAYERS[name](), batch, length) for name in layers}
-        times = interleaved(calls, rounds if length < 8192 else 2)
+        times = interleaved(calls, rounds if length < 8192 else min(rounds, 2))
         for name in names:
             yield replace(compare(name, "attention", times), name=f"{name}, T = {length}")
 
@@ -155,14 +170,19 @@ def endless(rounds: int) -> Iterator[Row]:
     """20 MB over what the process grows by while a small byte model reads ten million tokens: the
     most that it takes, beyond the most during the first tenth of them."""
     for name, axes, chunk in (("anchored mlp, chunk 64", DEEP, 64), ("delta rule", DELTA, 1)):
-        began, first, most = time.perf_counter(), 0, 0
+        began, before, first, most = time.perf_counter(), 0, 0, 0
         for read in endless_text(axes, chunk, TOKENS):
+            before = before or _resident()
             most = max(most, _resident())
             if read < TOKENS // 10:
                 first = most
         seconds, grown = time.perf_counter() - began, most - first
-        print(f"{name}: {TOKENS / seconds:,.0f} tokens a second, {grown / 1e6:.1f} MB grown")
-        yield row(f"{name}: growth over 10M tokens", "20 MB", [20e6 / max(grown, 4096)])
+        print(
+            f"{name}: {TOKENS / seconds:,.0f} tokens a second, {grown / 1e6:.1f} MB grown, "
+            f"{(most - before) / 1e6:.1f} MB since its first piece"
+        )
+        ratio = 20e6 / max(grown, 4096)
+        yield row(f"{name}: growth over 10M tokens", "20 MB", [ratio], seconds)
 
 
 def executors(rounds: int) -> Iterator[Row]:
@@ -191,8 +211,10 @@ def busy(rounds: int) -> Iterator[Row]:
 
 _LAYERS = (layer, bound, memory, attention, naive, length, stream, endless, variants, choices)
 GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
-    f.__name__: f for f in (*_LAYERS, executors, busy)
+    f.__name__: f for f in (*_LAYERS, executors, busy, settings)
 }
+USUAL = [name for name in GROUPS if name != "settings"]
+"""What runs where nothing is named."""
 
 
 def _resident() -> int:
@@ -202,24 +224,27 @@ def _resident() -> int:
 
 
 def _peak(name: str) -> float:
-    """Bytes that two training steps of a layer take: on a GPU of its memory, else what they add to
-    the largest size of a fresh process."""
+    """Bytes that a training step of a layer takes after one that is not counted, which compiles:
+    on a GPU of its memory, else what it adds to the size of a fresh process."""
     if torch.get_default_device().type == "cuda":
         step = training(LAYERS[name](), BATCH, LENGTH)
+        step()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
-        step()
         return torch.cuda.max_memory_allocated() - before
     code = (
-        "import re\n"
+        "import ctypes, gc, re\n"
         "from pathlib import Path\n"
         "from benchmarks.layers import LAYERS, training\n"
         f"step = training(LAYERS[{name!r}](), {BATCH}, {LENGTH})\n"
         "status = Path('/proc/self/status')\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1])\n"
+        "step()\n"
+        "gc.collect(); ctypes.CDLL(None).malloc_trim(0)\n"
+        "Path('/proc/self/clear_refs').write_text('5')\n"  # the peak begins anew
         "before = peak()\n"
-        "step(); step()\n"
+        "step()\n"
         "print(1024 * (peak() - before))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -232,19 +257,28 @@ def _problems(options: argparse.Namespace) -> Iterator[str]:
         yield f"--rounds {options.rounds}: expected at least 1"
     if options.out.suffix != ".json" or not options.out.absolute().parent.is_dir():
         yield f"--out {options.out}: expected a file *.json in a folder that there is"
-    if {*(options.groups or GROUPS)} & {"layer", "memory"} and not find_spec("titans_pytorch"):
+    if {*(options.groups or USUAL)} & {"layer", "memory"} and not find_spec("titans_pytorch"):
         yield "titans-pytorch is not installed: expected pip install 'miras-search[bench]'"
     try:
-        torch.empty(1, device=options.device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=options.device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         yield f"--device {options.device}: {error}"
 
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each call (5)")
+    told = (f"{name}: {' '.join((made.__doc__ or '').split())}" for name, made in GROUPS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog="\n\n".join(["groups:", *told]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "groups", nargs="*", metavar="GROUP", help="all but settings if none is named"
+    )
+    few = "turns of each call (5); at most 2 or 3 where one takes long"
+    parser.add_argument("--rounds", type=int, default=5, help=few)
     parser.add_argument("--out", type=Path, default=Path("bench.json"), help="bench.json")
     parser.add_argument("--device", default="cpu", help="of the layers (cpu)")
     options = parser.parse_args()
@@ -259,14 +293,14 @@ def main() -> None:
     where = torch.cuda.get_device_name() if "cuda" in options.device else cpu
     print(f"torch {torch.__version__}, {where}; ratios above 1: better")
     rows = []
-    for name in options.groups or GROUPS:
+    for name in options.groups or USUAL:
         for found in GROUPS[name](options.rounds):
             print(found, flush=True)
             rows.append(found)
             options.out.write_text(json.dumps([row.plain() for row in rows], indent=2) + "\n")
+        draw(rows, options.out.with_suffix(".svg"))
         if why := failures():
             sys.exit(f"nothing was compiled, so rows of compiled layers are of others: {why[0]}")
-    draw(rows, options.out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

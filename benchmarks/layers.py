@@ -15,6 +15,7 @@ from miras_search.nn.mixer import Mixer
 from miras_search.plan import Plan, choose_lowering, plan
 from miras_search.size import Size
 from miras_search.testing import variant_with
+from miras_search.testing.cases import variants
 from miras_search.variant import Variant
 
 if TYPE_CHECKING:
@@ -64,10 +65,10 @@ PRODUCT_FLOPS = 2 * PRODUCT**3
 """Operations of one `product`."""
 
 
-def product() -> None:
+def product() -> Callable[[], object]:
     """A large matrix product, which shows what the machine can do."""
     x = torch.ones(PRODUCT, PRODUCT)
-    x @ x
+    return lambda: x @ x
 
 
 def kinds(chunk: int) -> Iterator[tuple[str, str, Mixer, Mixer]]:
@@ -80,6 +81,13 @@ def kinds(chunk: int) -> Iterator[tuple[str, str, Mixer, Mixer]]:
         other: Lowering = "chunked" if choose_lowering(v).name == "reference" else "reference"
         told = "token loop" if other == "reference" else other
         yield str(v), told, Mixer(v, SMALL_WIDTH), Mixer(v, SMALL_WIDTH, other)
+
+
+def settings(chunk: int) -> Iterator[tuple[str, str, Mixer, Mixer]]:
+    """The same of every setting of every kind."""
+    for v in variants(chunk=chunk, heads=HEADS):
+        if not v.memory.grows and choose_lowering(v).name != "reference":
+            yield str(v), "token loop", Mixer(v, SMALL_WIDTH), Mixer(v, SMALL_WIDTH, "reference")
 
 
 def training(layer: nn.Module, batch: int, length: int, width: int = WIDTH) -> Callable[[], None]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -14,6 +14,7 @@ from miras_search.errors import UserError
 from miras_search.folder import CONFIG, WEIGHTS
 from miras_search.lower.call import State
 from miras_search.nn.backbone import Backbone
+from miras_search.nn.state import require
 from miras_search.record import write_whole
 from miras_search.size import Size
 from miras_search.tasks.base import Readout
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from miras_search.nn.state import LayerState, ModelState
 
+CONTIGUOUS = torch.contiguous_format
 POSITIONS = "positions"
 """Metadata of a state file: for each layer, how many tokens or writes each part has seen."""
 
@@ -50,34 +52,37 @@ def save_state(state: ModelState, file: str | Path) -> None:
     """Write what a model has read: `load_state` gives it back, in another process or tomorrow.
 
     Raises:
-        UserError: there is no such folder, or the file is one.
+        UserError: the file cannot be written: there is no such folder, say.
         ValueError: the state is none.
     """
+    require(state)
     if not Path(file).parent.is_dir():
         raise UserError(f"{file}: cannot be written: no folder {Path(file).parent}")
     if Path(file).is_dir():
         raise UserError(f"{file}: cannot be written: it is a folder")
-    if not isinstance(state, tuple) or not all(isinstance(layer, Mapping) for layer in state):
-        told = f"state is a {type(state).__name__}"
-        raise ValueError(f"{told}: expected what a model returns after its logits")
     tensors: dict[str, Tensor] = {}
     for i, layer in enumerate(state):
         for part, held in layer.items():
             for name, x in held.tensors.items():
-                tensors[f"{i}:{part}:{name}"] = x.detach().cpu().contiguous()
+                # Matrices may share what their gates hold, and a file shares nothing.
+                tensors[f"{i}:{part}:{name}"] = x.detach().cpu().clone(memory_format=CONTIGUOUS)
     positions = [{part: held.position for part, held in layer.items()} for layer in state]
-    _write(tensors, Path(file), {POSITIONS: json.dumps(positions)})
+    try:
+        _write(tensors, Path(file), {POSITIONS: json.dumps(positions)})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: cannot be written: {error}") from None
 
 
 def load_state(file: str | Path, device: str = "cpu") -> ModelState:
-    """The state of a model, on its device; give it to the model that it was saved from.
+    """The state of a model, on its device; give it to the model that it was saved from: of another
+    it is told by its shapes alone.
 
     Raises:
         UserError: the file is not one of `save_state`, or there is no such device.
     """
     try:
         with safe_open(file, "pt", device=device) as opened:
-            positions = json.loads(opened.metadata()[POSITIONS])
+            positions = json.loads((opened.metadata() or {})[POSITIONS])
             told = [n for layer in positions for n in layer.values()]
             if not told or any(type(n) is not int or n < 0 for n in told):
                 raise ValueError(f"positions {positions}")

@@ -27,6 +27,8 @@ PATIENCE = 5.0
 first sequences if these take an eighth of it."""
 LARGE = 2**26
 """Parameters up to which a model is built whole to be timed: of a larger one, a few layers are."""
+COMPILING = 60.0
+"""Seconds that torch.compile takes for a variant, more or less; steps are timed without it."""
 STARTUP = 10.0
 """Seconds until a fresh worker process has imported everything."""
 
@@ -52,8 +54,11 @@ def seconds(space: Space, recipe: Recipe) -> float:
 
 def _trial_seconds(variant: Variant, recipe: Recipe) -> float:
     """One trial, from the times of a training step and of a held-out batch."""
-    from miras_search.plan import plan
+    from miras_search.plan import choose_lowering, plan
 
+    if choose_lowering(variant, recipe.lowering).name == "compiled":
+        plain = recipe.model_copy(update={"compile": False})
+        return COMPILING + _trial_seconds(variant, plain)
     task = recipe.task
     size, few = recipe.size, variant.macro.depth
     try:
@@ -100,7 +105,8 @@ def _timed(variant: Variant, recipe: Recipe, size: Size) -> float:
     batch, length = min(recipe.batch, len(tokens)), tokens.shape[1]
     count, start = 1, min(FIRST, length)
     step(count, start)  # the first step allocates
-    while (first := step(count, start)) < PATIENCE / 8 and count < batch:
+    # Of two, so that one that was held up counts for nothing.
+    while (first := min(step(count, start), step(count, start))) < PATIENCE / 8 and count < batch:
         count = min(4 * count, batch)
     first *= batch / count * length / start  # time grows with the length
     if first > PATIENCE:

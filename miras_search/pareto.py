@@ -65,6 +65,13 @@ def leading(losses: ArrayLike, count: int) -> list[int]:
     return found[:count]
 
 
+def cost(record: TrialRecord, name: str) -> float | None:
+    """What a trial cost, by `COSTS`; of its time what it took beside compiling, which falls to the
+    first of the trials that need it."""
+    value = getattr(record, name)
+    return value - record.compile_seconds if name == "seconds" else value
+
+
 def weighed(losses: ArrayLike, rng: random.Random) -> NDArray[np.float64]:
     """[n], one number for losses [n, objectives], the more the better, by a random weighing.
 
@@ -87,7 +94,7 @@ def losses(
     sign = -1 if recipe.task.direction == "maximize" else 1
 
     def loss(record: TrialRecord, name: str) -> float:
-        value = getattr(record, name)
+        value = cost(record, name) if name in COSTS else getattr(record, name)
         return np.nan if value is None else float(value) * (sign if name == SCORE else 1)
 
     rows = [[loss(record, name) for name in objectives] for record in done]

@@ -12,14 +12,17 @@ import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from miras_search.stats.ranks import LEAST, Correlation, correlation
+from miras_search.stats.ranks import LEAST, Correlation, correlation, normal_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
 
     from miras_search.recipe import Recipe
 
@@ -88,8 +91,8 @@ class Forecast(optuna.pruners.BasePruner):
     """Stops a trial that will not end among the best, as far as scores foretell the end.
 
     A trial's place among all others so far, and its place in the end, are taken to be normal with
-    the rank correlation that complete trials show. Those are the better ones, which correlate less
-    than all would, so that too few are stopped rather than too many.
+    the rank correlation that complete trials show, made that of all: see `of_all`. Who was stopped
+    before is behind all that came further.
     """
 
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
@@ -104,18 +107,27 @@ class Forecast(optuna.pruners.BasePruner):
         sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
         mine = sign * trial.intermediate_values[step]
         curves = [t.intermediate_values for t in (*complete, *pruned)]
-        there = [sign * curve[step] for curve in curves if step in curve]
-        before = sum(step not in t.intermediate_values for t in pruned)
-        behind = before + sum((x < mine) + (x == mine) / 2 for x in there)
-        place = NORMAL.inv_cdf((behind + 0.5) / (before + len(there) + 1))
+        there = np.array([sign * curve.get(step, -sign * math.inf) for curve in curves])
+        behind = float((there < mine).sum() + (there == mine).sum() / 2)
+        place = NORMAL.inv_cdf((behind + 0.5) / (len(there) + 1))
         if place >= GOOD:  # at least as likely to end there as any is
             return False
         known = rank_correlation(((t.intermediate_values, t.value) for t in complete), step)
         if known is None:
             return False
-        share = min(max(known.value, 0.0), 1 - 1 / len(complete))
+        whole = of_all(known.value, there, len(complete))
+        share = min(max(whole, 0.0), 1 - 1 / len(complete))
         missing = (GOOD - share * place) / math.sqrt(1 - share**2)
         return 1 - NORMAL.cdf(missing) < UNLIKELY
+
+
+def of_all(correlation: float, scores: NDArray[np.float64], complete: int) -> float:
+    """The correlation of early and final scores over all trials, from that over the complete ones,
+    the first of all: who was stopped had low scores, and what was selected by a variable correlates
+    less with it (Thorndike 1949, case 2). Scores `[trials]` are early ones, of one step."""
+    places = normal_scores(scores)
+    wider = places.std() / (places[:complete].std() or math.inf)
+    return float(correlation * wider / math.sqrt(1 + correlation**2 * (wider**2 - 1)))
 
 
 def rank_correlation(trials: Iterable[Curve], step: int) -> Correlation | None:

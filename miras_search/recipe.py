@@ -18,7 +18,6 @@ from pydantic import (
     InstanceOf,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from miras_search import pareto, parsing, reach, samplers, shipped
@@ -157,12 +156,13 @@ class Recipe(BaseModel, frozen=True):
             raise ValueError(f"expected {pareto.SCORE} and others of {', '.join(known)}, each once")
         return objectives
 
-    @model_validator(mode="after")
-    def _one_score_to_stop_by(self) -> Recipe:
-        if len(self.objectives) > 1 and self.pruner != "none":
-            told = f"pruner {self.pruner} stops what is worse in score and may be better in cost"
+    @field_validator("pruner")
+    @classmethod
+    def _one_score_to_stop_by(cls, pruner: str, info: ValidationInfo) -> str:
+        if len(info.data.get("objectives", ())) > 1 and pruner != "none":
+            told = f"pruner {pruner} stops what is worse in score and may be better in cost"
             raise ValueError(f"{told}: expected pruner: none with several objectives")
-        return self
+        return pruner
 
     @field_validator("address")
     @classmethod
@@ -171,18 +171,20 @@ class Recipe(BaseModel, frozen=True):
             raise ValueError(f"address {address} is where Ray runs: it needs executor: ray")
         return address
 
-    @model_validator(mode="after")
-    def _one_way_to_compute(self) -> Recipe:
-        if self.compile and self.recompute:
+    @field_validator("recompute")
+    @classmethod
+    def _one_way_to_compute(cls, recompute: bool, info: ValidationInfo) -> bool:
+        if recompute and info.data.get("compile"):
             raise ValueError("compile and recompute exclude each other: expected one of them")
-        return self
+        return recompute
 
-    @model_validator(mode="after")
-    def _shares_of_a_batch(self) -> Recipe:
-        if self.batch < self.devices:
-            told = f"a batch of {self.batch} sequences cannot be shared by {self.devices} devices"
-            raise ValueError(f"{told}: expected at least as many")
-        return self
+    @field_validator("devices")
+    @classmethod
+    def _shares_of_a_batch(cls, devices: int, info: ValidationInfo) -> int:
+        if (batch := info.data.get("batch", devices)) < devices:
+            told = f"a batch of {batch} sequences cannot be shared by {devices} devices"
+            raise ValueError(f"{told}: expected at least as many sequences")
+        return devices
 
     @classmethod
     def load(cls, file: str | File, overrides: Iterable[str | Override] = ()) -> Recipe:

@@ -241,7 +241,9 @@ class Study:
                 trial.set_user_attr("reason", f"{record.state}: {record.reason}")
                 trial.study.tell(trial, state=TrialState.FAIL)
             else:
-                trial.set_user_attr(COSTS, {cost: getattr(record, cost) for cost in pareto.COSTS})
+                trial.set_user_attr(
+                    COSTS, {cost: pareto.cost(record, cost) for cost in pareto.COSTS}
+                )
                 trial.study.tell(trial, record.score)
         self.records.append(record)
 

@@ -265,10 +265,13 @@ def _train(spec: TrialSpec, on_point: Callable[[Point], None], rank: ranks.Rank)
         if rank.leads and recipe.weights == "all":
             told = {"score": score, "metric": task.metric, "digest": variant.digest}
             log.model(spec, told)
+    told = [f"not judged on {'; '.join(left_out)}"] if left_out else []
     fell_back = cost.lowering == "compiled" and compiled.failures()
+    if fell_back:
+        told.append(f"not compiled, so slower: {compiled.failures()[0]}")
     return {
         "score": score,
-        "reason": f"not judged on {'; '.join(left_out)}" if left_out else None,
+        "reason": "; ".join(told) or None,
         "metrics": metrics,
         "parameters": cost.parameters,
         "state_bytes": cost.state_bytes,

@@ -17,6 +17,7 @@ from benchmarks.timing import row
         (["naive", "--out", "bench.svg"], "--out bench.svg: expected a file"),
         (["naive", "--out", "nowhere/bench.json"], "in a folder that there is"),
         (["naive", "--device", "nowhere"], "--device nowhere:"),
+        (["naive", "--device", "meta"], "--device meta:"),
     ],
 )
 def test_options_are_looked_at_first(options, told, monkeypatch, capsys, tmp_path):

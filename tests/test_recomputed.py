@@ -89,6 +89,8 @@ def test_no_more_than_a_state_is_kept_of_a_chunk(algorithm, monkeypatch):
 def test_it_excludes_compiling():
     with pytest.raises(UserError, match="compile and recompute exclude each other"):
         Recipe.from_dict({"task": "mqar", "compile": True, "recompute": True})
+    with pytest.raises(UserError, match=r"^command line 'recompute=true': compile and recompute"):
+        Recipe.load("bytes", ["compile=true", "recompute=true"])
 
 
 def test_what_it_was_given_is_freed_by_the_backward_pass():

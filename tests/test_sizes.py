@@ -201,6 +201,23 @@ def test_a_step_is_timed_on_as_many_sequences_as_a_step_has(batch, monkeypatch):
     assert found == pytest.approx(100 * max(1, batch / read) + parts * held / read)
 
 
+def test_steps_that_would_be_compiled_are_timed_as_they_are(monkeypatch):
+    """Of those, each shape takes half a minute at first, which is no time of a step."""
+    compiling = []
+
+    def timed(variant, recipe, size):
+        compiling.append(recipe.compile)
+        return 100.0
+
+    monkeypatch.setattr(estimate, "_timed", timed)
+    axes = {"memory": "mlp", "bias": "l2", "retention": "none", "algorithm": "gd", "chunk": 4}
+    recipe = Recipe.from_dict({"task": "mqar", "compile": True, "size": {"width": 8, "layers": 1}})
+    for memory, extra in (("mlp", estimate.COMPILING), ("attention", 0.0)):
+        variant = Variant.from_dict(axes | {"memory": memory, "bias": "l2"})
+        assert estimate._trial_seconds(variant, recipe) == 100 + extra
+    assert compiling == [False, True]
+
+
 def test_the_time_of_a_large_model_is_told_from_a_part_of_it(monkeypatch):
     """Of 12 layers it builds 1 and 2; what is above the layers counts once."""
     sizes = []

@@ -49,6 +49,20 @@ def test_a_state_goes_on_after_a_file(variant, tmp_path):
     close(rest, whole[:, 6:], f"{variant}: from a file")
 
 
+def test_what_matrices_share_is_written_for_each(tmp_path):
+    """Gates for each head are one tensor for all matrices, which a window keeps."""
+    muon = {"algorithm": {"kind": "muon", "window": 4}, "chunk": 1}
+    model, tokens = model_of(Variant.from_dict(VARIANT.to_dict() | muon)), tokens_of(5)
+    with torch.no_grad():
+        whole, _ = model(tokens)
+        _, state = model(tokens[:, :1])
+        held = [*state[0]["memory"].tensors.values()]
+        assert len({x.data_ptr() for x in held}) < len(held)
+        save_state(state, tmp_path / "state")
+        rest, _ = model(tokens[:, 1:], load_state(tmp_path / "state", str(whole.device)))
+    close(rest, whole[:, 1:], "from a file")
+
+
 def test_a_stream_is_the_whole_in_pieces():
     model, tokens = model_of(VARIANT), tokens_of(23)
     parts = [logits for logits, _ in model.stream(tokens.split(5, dim=1))]
@@ -106,6 +120,8 @@ def test_what_cannot_be_read_or_written_is_told(tmp_path):
     for wrong in (tokens_of(3)[0], tokens_of(3)[:, :0], tokens_of(3)[None]):
         with pytest.raises(ValueError, match=r"expected \[B, T\] of at least one token"):
             next(model.stream([wrong]))
+    with pytest.raises(ValueError, match=r"tokens are torch.float32: expected whole numbers"):
+        model(torch.ones(1, 3))
     (tmp_path / "other").write_text("no state")
     for name in ("other", "missing"):
         with pytest.raises(UserError, match=f"{name}: not a state that save_state wrote"):
@@ -145,6 +161,37 @@ def test_a_state_of_another_model_or_batch_is_refused():
             model(tokens_of(3), wrong)
     with pytest.raises(ValueError, match=r"state holds \{'inputs'"):
         model(tokens_of(3).repeat(2, 1), state)
+    with pytest.raises(ValueError, match=r"of the state is torch.float64: expected that of the"):
+        model_of(VARIANT).bfloat16()(tokens_of(3), state)
+
+
+@pytest.mark.parametrize("macro", MACROS, ids=str)
+def test_a_model_of_short_numbers_goes_on(macro):
+    """Its memories are held in float32 all the same. Rounded to eight bits, so only near."""
+    model, tokens = model_of(VARIANT.replace(macro=macro)).bfloat16(), tokens_of(9)
+    with torch.no_grad():
+        whole, _ = model(tokens)
+        _, state = model(tokens[:, :5])
+        rest, _ = model(tokens[:, 5:], state)
+    torch.testing.assert_close(rest, whole[:, 5:], rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ((), "state is an empty tuple"),
+        ([{}, {}], "state is a list"),
+        (({}, None), "layer 1 of the state is no mapping"),
+        (({"memory": 1}, {}), "layer 0 of the state is no mapping"),
+        (({"memory": {"W": torch.zeros(1)}}, {}), "layer 0 of the state is no mapping"),
+    ],
+)
+def test_what_is_no_state_is_refused(wrong, told, tmp_path):
+    with pytest.raises(ValueError, match=f"{told}.*expected what a model returns after its logits"):
+        model_of(VARIANT)(tokens_of(3), wrong)
+    with pytest.raises(ValueError, match=told):
+        save_state(wrong, tmp_path / "state")
+    assert not [*tmp_path.iterdir()]
 
 
 FORMED = VARIANT.to_dict() | {"algorithm": {"kind": "muon", "window": 3}, "chunk": 64}

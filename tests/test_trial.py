@@ -14,6 +14,7 @@ from study_files import SPACE, Silent, begin, results, run
 from miras_search.executor import cores, local
 from miras_search.folder import WEIGHTS, StudyFolder
 from miras_search.lit import Batch, MemoryModule
+from miras_search.lower import compiled
 from miras_search.record import TrialRecord
 from miras_search.replay import replay
 from miras_search.study import Study
@@ -57,6 +58,19 @@ def test_what_ran_is_what_the_record_says(tmp_path: Path) -> None:
     missing = run("replay", str(folder.path), "7")
     assert missing.returncode == 2
     assert "expected a finished trial" in missing.stderr
+
+
+def test_a_record_says_why_nothing_was_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a process in which it has failed before."""
+    monkeypatch.setattr(compiled, "_FAILURES", ["no compiler at all"])
+    with begin(tmp_path, "compile=true", "trials=8") as study:
+        specs = [spec for spec in iter(study.ask, None) if spec.variant["bias"]["kind"] == "l2"]
+    records = {r.variant["memory"]["kind"]: r for r in map(run_trial, specs)}
+    deep = records["mlp"]
+    assert (deep.state, deep.lowering) == ("complete", "chunked")
+    assert deep.reason == "not compiled, so slower: no compiler at all"
 
 
 def test_a_replay_shows_reasons_as_they_are(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class WindowAttention(nn.Module):
         past = part(state, "pairs") or State()
         if past.tensors:
             kept = (*k.shape[:2], min(past.position, self.window - 1), k.shape[-1])
-            check(past, keys=kept, values=kept)
+            check(past, k, keys=kept, values=kept)
         turned, here = rotate(q, past.position), rotate(k, past.position)
         held = past.with_pairs(here, v)
         k, v = held.tensors["keys"], held.tensors["values"]

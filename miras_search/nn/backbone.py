@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from miras_search.nn.cell import Cell
 from miras_search.nn.decoder import head
+from miras_search.nn.state import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -98,14 +99,14 @@ class Backbone(nn.Module):
             ValueError: the tokens are of another shape, the state is of another model or batch, or
                 the readout is "last".
         """
+        if tokens.is_floating_point():
+            raise ValueError(f"tokens are {tokens.dtype}: expected whole numbers")
         if tokens.dim() != 2 or not tokens.numel():
             told = f"tokens of shape {[*tokens.shape]}"
             raise ValueError(f"{told}: expected [B, T] of at least one token")
         if state is not None:
             self._check_continues()
-        if state is not None and len(state) != len(self.blocks):
-            told = f"a state of {len(state)} layers: expected one of {len(self.blocks)}"
-            raise ValueError(f"{told}, as this model returns it")
+            self._check(state)
         x, after = self.embedding(tokens), []
         for i, block in enumerate(self.blocks):
             x, layer_state = block(x, None if state is None else state[i])
@@ -198,6 +199,13 @@ class Backbone(nn.Module):
             found.append(piece)
         assert state is not None
         return torch.cat(found, dim=1), state
+
+    def _check(self, state: ModelState) -> None:
+        """Refuse what no model of so many layers returns; shapes are looked at by each."""
+        require(state)
+        if len(state) != len(self.blocks):
+            told = f"a state of {len(state)} layers: expected one of {len(self.blocks)}"
+            raise ValueError(f"{told}, as this model returns it")
 
     def _check_continues(self) -> None:
         if self.readout == "last":

@@ -103,7 +103,7 @@ class MemoryAsContext(nn.Module):
             before = part(state, name) or State()
             if state is not None:
                 kept = (*k.shape[:2], within, k.shape[-1])
-                check(before, keys=kept, values=kept)
+                check(before, k, keys=kept, values=kept)
             found.append(before.with_pairs(rotate(k, begin + within), v))
         keys, values = ([held.tensors[name] for held in found] for name in ("keys", "values"))
         if self.persistent is not None:

@@ -35,7 +35,7 @@ class Projection(nn.Module):
         shape = (len(y), y.shape[-1], self.past)
         if state is None:
             state = State({"inputs": y.new_zeros(shape)})
-        check(state, inputs=shape)
+        check(state, y, inputs=shape)
         padded = torch.cat([state.tensors["inputs"].mT, y], dim=1)
         if self.conv is not None:
             # As an image of one row whose channels lie innermost, as they do before and after it:
