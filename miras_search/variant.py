@@ -165,9 +165,9 @@ class Variant(BaseModel, frozen=True):
         """The bias whose gradients are written: dot, where an algorithm sums up pairs."""
         if not self.algorithm.accumulates:
             return self.bias
-        from miras_search.bias.dot import Dot
+        from miras_search.bias.dot import DOT
 
-        return Dot()
+        return DOT
 
     @property
     def gradient_is_constant(self) -> bool:

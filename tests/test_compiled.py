@@ -23,6 +23,7 @@ ROWS = {"memory": "matrix", "bias": "l2", "retention": {"kind": "l2", "per": "ch
 ROWS |= {"algorithm": "gd"}
 MUON = MIRROR | {"algorithm": "muon"}
 DOT = {"memory": "vector", "bias": "dot", "retention": "l2_local_global", "algorithm": "gd"}
+NEWTON = MOMENTUM | {"memory": "matrix", "algorithm": "newton"}
 ENTROPY = MOMENTUM | {"retention": "kl"}
 
 
@@ -43,6 +44,7 @@ def _nothing_failed():
         (MOMENTUM, {"tokens": 10}),
         (MIRROR, {"tokens": 10}),
         (DOT, {"tokens": 70}),
+        (NEWTON, {"tokens": 70}),
         (ENTROPY, {"tokens": 4, "batch": 1, "heads": 1}),
         (MUON, {"tokens": 4, "batch": 1, "heads": 1}),
     ],

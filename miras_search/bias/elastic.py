@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-SQUARE, ABSOLUTE = L2(), L1()  # not at each call: to make a component breaks a compiled graph
+SQUARE, ABSOLUTE = L2(), L1()  # made once: to make a component breaks a compiled graph
 
 
 @register
