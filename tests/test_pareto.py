@@ -50,7 +50,7 @@ def test_fronts_of_trials_by_cost(task):
             parameters=parameters,
             state_bytes=state,
             flops_per_token=None,
-        ).model_copy(update={"seconds": 5.0 + number, "compile_seconds": 1.0 * number})
+        ).model_copy(update={"seconds": 9.0 - number, "compile_seconds": 4.0 - number})
         for number, (score, parameters, state) in enumerate(
             [(0.9, 100, 8), (0.5, 50, 8), (0.5, 60, 4), (0.4, 100, 8)]
         )
