@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from miras_search.nn.state import LayerState, ModelState
 
-CONTIGUOUS = torch.contiguous_format
 POSITIONS = "positions"
 """Metadata of a state file: for each layer, how many tokens or writes each part has seen."""
 
@@ -65,7 +64,8 @@ def save_state(state: ModelState, file: str | Path) -> None:
         for part, held in layer.items():
             for name, x in held.tensors.items():
                 # Matrices may share what their gates hold, and a file shares nothing.
-                tensors[f"{i}:{part}:{name}"] = x.detach().cpu().clone(memory_format=CONTIGUOUS)
+                own = x.detach().cpu().clone(memory_format=torch.contiguous_format)
+                tensors[f"{i}:{part}:{name}"] = own
     positions = [{part: held.position for part, held in layer.items()} for layer in state]
     try:
         _write(tensors, Path(file), {POSITIONS: json.dumps(positions)})

@@ -122,10 +122,10 @@ def wanted(records: Iterable[TrialRecord], recipe: Recipe) -> dict[Run, TrialRec
 
     Those are the leading distinct variants as the search has found them so far, each at its best
     learning rate: by score, in the mean over seeds where studies were merged, or, with several
-    objectives, first those on the front. With ablations,
-    once these have ended they are also, for each choice of the first of them, the best variant of
-    the search that differs from it in that choice alone. Nothing that they score had a part in
-    that, so that what holds for all finalists together holds for them.
+    objectives, first those on the front. With ablations, once these have ended they are also, for
+    each choice of the first of them, the best variant of the search that differs from it in that
+    choice alone. Nothing that they score had a part in that, so that what holds for all finalists
+    together holds for them.
     """
     records = list(records)
     scores: dict[tuple[str, float], list[float]] = {}

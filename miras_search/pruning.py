@@ -108,6 +108,7 @@ class Forecast(optuna.pruners.BasePruner):
         mine = sign * trial.intermediate_values[step]
         curves = [t.intermediate_values for t in (*complete, *pruned)]
         there = np.array([sign * curve.get(step, -sign * math.inf) for curve in curves])
+        there[np.isnan(there)] = -math.inf  # no number is behind all
         behind = float((there < mine).sum() + (there == mine).sum() / 2)
         place = NORMAL.inv_cdf((behind + 0.5) / (len(there) + 1))
         if place >= GOOD:  # at least as likely to end there as any is
