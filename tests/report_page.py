@@ -136,6 +136,11 @@ class Browser:
         self.send("Input.dispatchTouchEvent", type="touchStart", touchPoints=[point])
         self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
+    def press(self, key):
+        """A key by the name that pages know it by, down and up."""
+        for way in ("keyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=way, key=key)
+
     def _read(self):
         while b"\0" not in self._waiting:
             more = os.read(self._answers, 1 << 16)

@@ -260,6 +260,35 @@ def test_every_mark_that_is_reached_says_what_it_is(browser_page, tmp_path, widt
         assert browser.complaints == []
 
 
+def test_arrow_keys_go_from_mark_to_mark_of_a_figure(browser_page, tmp_path):
+    with Browser(browser_page, tmp_path / "profile", 1280) as browser:
+        titles = browser.value(MARKS)
+        browser.value("""window.drawings = [...document.querySelectorAll("figure svg")]
+          .filter((drawing) => drawing.querySelector("title"))""")
+        heard = []
+        for i in range(browser.value("drawings.length")):
+            browser.value(f"drawings[{i}].focus()")
+            assert browser.value("said()") is None
+            for _ in range(browser.value(f'drawings[{i}].querySelectorAll("title").length')):
+                browser.press("ArrowRight")
+                said = browser.value("said()")
+                assert said["inside"], said
+                heard.append(said["text"])
+            last = heard[-1]
+            browser.press("ArrowRight")  # the first again
+            browser.press("ArrowLeft")
+            assert browser.value("said()")["text"] == last
+            browser.press("Escape")
+            assert browser.value("said()") is None
+            browser.press("ArrowLeft")
+            assert browser.value("said()")["text"] == last
+        assert heard == titles
+        browser.value("document.activeElement.blur()")
+        assert browser.value("said()") is None
+        assert browser.value(MARKS) == titles
+        assert browser.complaints == []
+
+
 @pytest.mark.slow  # a time, for a machine that does nothing else
 def test_a_report_of_many_trials_opens_soon(tmp_path):
     if not CHROMIUM.exists():

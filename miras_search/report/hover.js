@@ -1,4 +1,5 @@
-// What a mark of a figure says, at the mouse or after a tap; without this, browsers show its title.
+// What a mark of a figure says, at the mouse, after a tap, or by the arrow keys in a figure that has
+// the focus; without this, browsers show its title.
 const tip = document.createElement("div");
 tip.id = "tip";
 tip.role = "status";
@@ -41,6 +42,21 @@ for (const kind of ["pointermove", "pointerdown"])
   document.addEventListener(kind, (event) => tell(nearest(event)));
 document.addEventListener("pointercancel", () => tell(null));  // a finger that scrolls
 document.addEventListener("keydown", (event) => event.key === "Escape" && tell(null));
+for (const drawing of document.querySelectorAll("figure svg")) {
+  const titles = [...drawing.querySelectorAll("title")];
+  if (!titles.length) continue;
+  drawing.tabIndex = 0;
+  drawing.addEventListener("blur", () => drawing.contains(told) && tell(null));
+  drawing.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();  // or the page would scroll
+    const at = drawing.contains(told) ? titles.indexOf(told) : Math.min(-step, 0);
+    const next = titles.at((at + step) % titles.length);
+    next.parentNode.scrollIntoView({ block: "nearest" });
+    tell(next);
+  });
+}
 // A finger that is lifted leaves as well.
 document.documentElement.addEventListener("pointerleave", (event) => {
   if (event.pointerType === "mouse") tell(null);
