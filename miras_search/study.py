@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import unicodedata
 from contextlib import contextmanager
 from functools import cached_property
 from hashlib import sha256
@@ -384,7 +385,8 @@ def study_name(space: Space, recipe: Recipe) -> str:
     """Readable, and different as soon as anything that decides a result differs."""
     told = sha256(f"{space.digest} {recipe.digest}".encode()).hexdigest()[:6]
     # A name is for people and may be anything; a folder below runs/ may not.
-    words = re.findall(r"[A-Za-z0-9_]+", f"{space.name} {recipe.name}")
+    letters = unicodedata.normalize("NFKD", f"{space.name} {recipe.name}").encode("ascii", "ignore")
+    words = re.findall(r"\w+", letters.decode())
     return "-".join([*words, told])[-100:].lstrip("-")
 
 

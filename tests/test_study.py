@@ -395,6 +395,11 @@ def test_a_study_lies_below_runs_whatever_its_name(tmp_path: Path, name: str) ->
     assert not folder.name.startswith((".", "-"))
 
 
+def test_a_letter_with_an_accent_keeps_its_letter(tmp_path: Path) -> None:
+    space, recipe = load_pair(*write(tmp_path, SPACE + "name: m\u00e9moire na\u00efve\n"))
+    assert study_name(space, recipe).startswith("memoire-naive-")
+
+
 def test_an_interrupted_sweep_shows_what_it_was_told_last(tmp_path: Path) -> None:
     """Its report and its log are written before the study is left."""
     with begin(tmp_path) as study:
