@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 WIDTH, HEADS = 256, 4
 SMALL_WIDTH = 64
 """Of the comparison of all kinds."""
+MOST_WEIGHTS = 400_000
+"""Of a head's memory."""
 DEEP = {"memory": "mlp", "bias": "l2", "retention": "l2", "algorithm": "momentum"}
 """Titans: a perceptron of two matrices, hidden four times as wide, gates per head."""
 DELTA = {"memory": "matrix", "bias": "l2", "retention": "l2", "algorithm": "gd"}
@@ -84,9 +86,13 @@ def kinds(chunk: int) -> Iterator[tuple[str, str, Mixer, Mixer]]:
 
 
 def settings(chunk: int) -> Iterator[tuple[str, str, Mixer, Mixer]]:
-    """The same of every setting of every kind."""
+    """The same of every setting of every kind, but for memories of which the token loop, which
+    keeps one for each token, would need tens of gigabytes."""
     for v in variants(chunk=chunk, heads=HEADS):
-        if not v.memory.grows and choose_lowering(v).name != "reference":
+        if v.memory.grows or choose_lowering(v).name == "reference":
+            continue
+        shapes = v.memory.matrices(SMALL_WIDTH // HEADS, SMALL_WIDTH // HEADS).values()
+        if sum(rows * columns for rows, columns in shapes) <= MOST_WEIGHTS:
             yield str(v), "token loop", Mixer(v, SMALL_WIDTH), Mixer(v, SMALL_WIDTH, "reference")
 
 

@@ -335,7 +335,7 @@ def _simulate(options: Any) -> int:
 
 
 def _plan(options: Any) -> int:
-    from miras_search import reach
+    from miras_search import pruning, reach
     from miras_search.estimate import seconds
     from miras_search.recipe import load_pair
     from miras_search.report import text
@@ -363,7 +363,9 @@ def _plan(options: Any) -> int:
         print(printable(f"  rejected {count:>6}  {reason}"))
     if rest := [count for _, count in rejected[SHOWN:]]:
         print(f"  rejected {sum(rest):>6}  for {len(rest)} more reasons, which --json lists")
-    print(f"{trials} of {text.many(recipe.steps, 'step')}, sampler {recipe.sampler}")
+    stops = pruning.chosen(recipe)
+    ways = f"sampler {recipe.sampler}" + (f", pruner {stops}" if stops != "none" else "")
+    print(f"{trials} of {text.many(recipe.steps, 'step')}, {ways}")
     if facts["finals"]:
         most = "at most " if recipe.ablations else ""
         print(f"then {most}{facts['finals']} of the finals, on {recipe.seeds} new seeds")

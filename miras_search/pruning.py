@@ -17,6 +17,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from miras_search import samplers
 from miras_search.stats.ranks import LEAST, Correlation, correlation, normal_scores
 
 if TYPE_CHECKING:
@@ -46,15 +47,13 @@ UNLIKELY = 0.05
 """Probability of it at which a trial is stopped."""
 
 PRUNERS = ("median", "halving", "hyperband", "forecast")
-"""What `Recipe.pruner` may be beside "none"."""
+"""What `Recipe.pruner` may be beside "none" and "auto"."""
 
 
 def pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
     """What the recipe asks for."""
     first = math.ceil(recipe.steps / recipe.evaluate)
-    match recipe.pruner:
-        case "none":
-            return optuna.pruners.NopPruner()
+    match chosen(recipe):
         case "median":
             return Foretelling(optuna.pruners.MedianPruner(n_startup_trials=LEAST))
         case "halving":
@@ -69,6 +68,16 @@ def pruner(recipe: Recipe) -> optuna.pruners.BasePruner:
             return Foretelling(hyperband)
         case "forecast":
             return Forecast()
+        case _:
+            return optuna.pruners.NopPruner()
+
+
+def chosen(recipe: Recipe) -> str:
+    """The pruner by name; what "auto" is for this recipe."""
+    if recipe.pruner != "auto":
+        return recipe.pruner
+    searches = samplers.find(recipe.sampler).learns and len(recipe.objectives) == 1
+    return "forecast" if searches else "none"
 
 
 class Foretelling(optuna.pruners.BasePruner):

@@ -110,8 +110,9 @@ class Recipe(BaseModel, frozen=True):
     """Who picks the next point: one of `samplers.names()`."""
     warm_start: Annotated[tuple[Named, ...], BeforeValidator(_listed)] = ()
     """Folders of earlier studies whose best points the search begins with."""
-    pruner: Literal["none", "median", "halving", "hyperband", "forecast"] = "none"
-    """Who stops trials early, at evaluations that have shown to foretell the end."""
+    pruner: Literal["auto", "none", "median", "halving", "hyperband", "forecast"] = "auto"
+    """Who stops trials early, at evaluations that have shown to foretell the end; auto is forecast
+    where the sampler learns from one score, and none elsewhere."""
     executor: Literal["local", "ray"] = "local"
     """Worker processes of this machine, or Ray Tune."""
     address: str | None = None
@@ -159,7 +160,7 @@ class Recipe(BaseModel, frozen=True):
     @field_validator("pruner")
     @classmethod
     def _one_score_to_stop_by(cls, pruner: str, info: ValidationInfo) -> str:
-        if len(info.data.get("objectives", ())) > 1 and pruner != "none":
+        if len(info.data.get("objectives", ())) > 1 and pruner not in ("auto", "none"):
             told = f"pruner {pruner} stops what is worse in score and may be better in cost"
             raise ValueError(f"{told}: expected pruner: none with several objectives")
         return pruner

@@ -79,6 +79,24 @@ def jumping(rng: random.Random) -> list[float]:
     return [*(0.1 + 0.02 * rng.random() for _ in range(2)), rng.choice([0.1, 1.0])]
 
 
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, "forecast"),
+        ({"sampler": "tpe"}, "forecast"),
+        ({"sampler": "grid"}, "none"),
+        ({"sampler": "random"}, "none"),
+        ({"objectives": ["score", "seconds"]}, "none"),
+        ({"pruner": "none"}, "none"),
+        ({"sampler": "grid", "pruner": "median"}, "median"),
+    ],
+)
+def test_a_search_that_learns_stops_trials(asked, found):
+    recipe = Recipe.from_dict({"task": "mqar"} | asked)
+    assert pruning.chosen(recipe) == found
+    assert (type(pruning.pruner(recipe)) is optuna.pruners.NopPruner) == (found == "none")
+
+
 @pytest.mark.parametrize("pruner", pruning.PRUNERS)
 def test_trials_are_stopped_where_scores_foretell_the_end(pruner):
     trials = search(pruner, steady)
