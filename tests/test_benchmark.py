@@ -209,9 +209,8 @@ def test_a_replay_looks_up_one_seed_of_each_point_and_repeats_exactly() -> None:
     one, two, other = (replay(found, "evolution", 3, 40, seed) for seed in (0, 0, 1))
     assert (one.incumbent == two.incumbent).all()
     assert (one.incumbent != other.incumbent).any()
-    assert one.trials.tolist() == [[*range(1, 41)]] * 3
-    assert (one.seconds == one.trials).all()
-    assert (one.steps == 100 * one.trials).all()
+    assert one.seconds.tolist() == [[*range(1, 41)]] * 3
+    assert (one.steps == 100 * one.seconds).all()
 
 
 def test_the_incumbent_is_the_best_that_was_seen() -> None:
@@ -332,8 +331,8 @@ def test_costs_in_seconds_count_what_has_finished() -> None:
     found = Outcomes(**{**vars(found), "seconds": seconds})
     own = replay(found, "random", 20, 50, 0)
     line = verdict.curve(found, own, "seconds")
-    assert line.cost[-1] == own.seconds[:, -1].min()
-    for place in (0, 1, 40, 399):
+    assert line.cost[-1] == own.seconds[:, -1].max() > own.seconds[:, -1].min()
+    for place in (0, 1, 40, 300, 390, 399):
         regrets = []
         for spent, held in zip(own.seconds, own.incumbent, strict=True):
             done = [p for s, p in zip(spent, held, strict=True) if s <= line.cost[place]]
@@ -367,6 +366,14 @@ def test_a_pruner_spares_what_early_scores_foretell(pruner: str) -> None:
     assert (own[~stopped] == 100).all()
     assert set(own[stopped].tolist()) <= {20, 40, 60, 80}
     assert spared.seconds == pytest.approx(own.cumsum(1) / 100)
+    line = verdict.curve(found, spared, "trials")
+    assert line.cost.tolist() == [*range(1, math.ceil(spared.steps.max() / 100) + 1)]
+    for k in (1, 5, 20, len(line.cost)):
+        ends = [
+            [p for p, s in zip(*one, strict=True) if s <= 100 * k]
+            for one in zip(spared.incumbent, spared.steps, strict=True)
+        ]
+        assert line.rank[k - 1] == np.mean([found.rank[held[-1]] for held in ends])
 
 
 def test_finals_are_run_on_the_seeds_that_the_search_has_not_met() -> None:

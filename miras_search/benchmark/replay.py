@@ -122,16 +122,11 @@ class Replays:
     """Whether the trial ran to its end."""
     incumbent: np.ndarray
     """The point that the search would declare best."""
-    trials: np.ndarray
     seconds: np.ndarray
-    """What was spent so far: trials, their training time, their optimiser steps."""
+    """What was spent so far, of training time and of optimiser steps."""
     steps: np.ndarray
     wall: float
     """Seconds that replaying took."""
-
-    def cost(self, unit: str) -> np.ndarray:
-        """What was spent so far, in trials, seconds or steps."""
-        return getattr(self, unit)
 
 
 def replay(outcomes: Outcomes, method: str, replays: int, trials: int, seed: int) -> Replays:
@@ -157,7 +152,6 @@ def replay(outcomes: Outcomes, method: str, replays: int, trials: int, seed: int
         rows,
         ended,
         np.take_along_axis(points, _leaders(score), axis=1),
-        np.broadcast_to(np.arange(1, trials + 1), rows.shape),
         (outcomes.seconds[rows] * share).cumsum(1),
         steps.cumsum(1),
         time.monotonic() - began,

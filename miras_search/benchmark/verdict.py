@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ SURE = 0.95
 """Share of the searches that have to find one."""
 EARLY = 0.05
 """Share of the points after which samplers are compared with each other."""
-UNITS = ("trials", "seconds", "steps")
-"""What a search spends."""
+UNITS = ("trials", "seconds")
+"""What a search spends: trials, of which one that was stopped counts by its steps, and time."""
 PLACES = 400
 """On a curve against a cost that is no whole number."""
 RESAMPLES = 2000
@@ -52,10 +53,14 @@ def best(outcomes: Outcomes) -> int:
 
 
 def curve(outcomes: Outcomes, replays: Replays, unit: str) -> Curve:
-    """The average over searches, up to the least that any of them spent in all."""
-    spent = replays.cost(unit)
-    end = spent[:, -1].min()
-    cost = spent[0] if unit == "trials" else np.linspace(end / PLACES, end, PLACES)
+    """The average over searches, up to the most that any of them spent in all; one that has spent
+    less stays at what it has."""
+    if unit == "trials":
+        spent = replays.steps / outcomes.steps.max()
+        cost = np.arange(1, math.ceil(spent.max()) + 1)
+    else:
+        end = replays.seconds.max()
+        spent, cost = replays.seconds, np.linspace(end / PLACES, end, PLACES)
     # What has finished by then; before the first trial there is none.
     done = np.stack([np.searchsorted(own, cost, side="right") for own in spent])
     last = np.maximum(done - 1, 0)
