@@ -190,7 +190,8 @@ def test_plan_counts_before_anything_trains(tmp_path: Path) -> None:
     assert sum(facts["rejected"].values()) == 1
     assert facts["seconds"] > 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["recipe.yaml", "space.yaml"]
-    told = run("plan", *files, cwd=tmp_path).stdout
+    told = run("plan", *files, "sampler=tpe", cwd=tmp_path).stdout
+    assert "sampler tpe, pruner forecast" in told
     assert "3 distinct feasible variants" in told
     assert "6 trials" in told
     assert "where:" in told

@@ -45,7 +45,7 @@ YARDSTICK = "random"
 class Settings(BaseModel, frozen=True, extra="forbid", strict=True):
     """What is replayed, and how often."""
 
-    methods: list[str] = ["random", "local", "evolution", "gp", "gp/halving"]
+    methods: list[str] = ["random", "local", "evolution", "gp", "gp/forecast"]
     """Samplers by name, or a sampler and a pruner with a slash between; random is added."""
     replays: Annotated[int, Field(ge=2, le=10**6)] = 1000
     """Searches by each method."""
