@@ -23,7 +23,7 @@ import pytest
 from study_files import write
 
 import miras_search
-from miras_search import cli, identities, reach, registry, samplers
+from miras_search import cli, commands, identities, reach, registry, samplers
 from miras_search.benchmark.simulate import Settings
 from miras_search.errors import UserError
 from miras_search.identities import IDENTITIES
@@ -123,10 +123,10 @@ def test_blocks_run(file, folder, monkeypatch, capsys):
                 with monkeypatch.context() as quick:
                     quick.setattr(Recipe, "check_data", lambda self: None)
                     quick.setattr(reach, "require", lambda *pair: None)
-                    for words in commands(text):
+                    for words in calls(text):
                         read(words)
             case "sh":
-                called = commands(text)
+                called = calls(text)
                 assert {name for name, *_ in called} == {"miras-search"}, line
                 codes = [cli.main(arguments) for _, *arguments in called]
                 printed = "".join(capsys.readouterr())
@@ -158,7 +158,7 @@ LITTLE |= {"evaluate_at": (), "train_at": ()}
 def test_what_takes_long_runs_on_little(file, text, folder, monkeypatch, capsys):
     """Each command of this package, with a few trials of two steps on a few examples; but for those
     that need a server or a cluster."""
-    whole = cli._run
+    whole = commands._run
 
     def short(space, recipe):
         task = recipe.task
@@ -167,21 +167,21 @@ def test_what_takes_long_runs_on_little(file, text, folder, monkeypatch, capsys)
         changes |= {"trials": min(4, recipe.trials or 4), "finalists": 0, "pruner": "none"}
         return whole(space, recipe.model_copy(update=changes))
 
-    monkeypatch.setattr(cli, "_run", short)
+    monkeypatch.setattr(commands, "_run", short)
     for language, _, block in blocks(file):
         if language == "yaml":
             save(block)
-    made = {word[4:] for words in commands(text) for word in words if word.startswith("out=")}
+    made = {word[4:] for words in calls(text) for word in words if word.startswith("out=")}
     for study in {*re.findall(r"runs/\w+", text)} - made:
         files = write(folder / "files")
         assert cli.main(["sweep", *files, f"out={study}", f"seed={len(study)}"]) == 0
-    for program, *words in commands(text):
+    for program, *words in calls(text):
         if program == "miras-search" and words[0] != "sync" and "executor=ray" not in words:
             more = ["replays=2"] if words[0] == "simulate" else []
             assert cli.main([*words, *more]) == 0, (words, capsys.readouterr().err)
 
 
-def commands(text: str) -> list[list[str]]:
+def calls(text: str) -> list[list[str]]:
     """The programs that a block of shell calls, each with its arguments."""
     Path("noted").write_text("")
     subprocess.run(["bash", "-euc", text], check=True)

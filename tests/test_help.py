@@ -16,6 +16,7 @@ from often import often
 from study_files import run, write
 
 from miras_search import cli
+from miras_search.commands import COMMANDS, Command
 from miras_search.shipped import PUBLISHED, RECIPES
 
 CHEAP = ("watch", "report", "show", "list", "replay", "compare", "merge", "export", "table")
@@ -32,7 +33,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def told(command: cli.Command, capsys: pytest.CaptureFixture[str]) -> str:
+def told(command: Command, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as ended:
         cli.main([command.name, "--help"])
     assert ended.value.code == 0
@@ -46,9 +47,9 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"miras-search {metadata.version('miras-search')}\n"
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda c: c.name)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
 def test_help_has_an_example_that_parses(
-    command: cli.Command, capsys: pytest.CaptureFixture[str]
+    command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     help = told(command, capsys)
     (example,) = re.findall(r"^  miras-search (.*)$", help, re.MULTILINE)
@@ -70,7 +71,7 @@ def test_cheap_examples_run(
     monkeypatch.chdir(tmp_path)
     for folder in ("mine", "best", "more"):
         shutil.copytree(study, tmp_path / "runs" / folder, symlinks=True)
-    (command,) = [command for command in cli.COMMANDS if command.name == name]
+    (command,) = [command for command in COMMANDS if command.name == name]
     before = {*tmp_path.rglob("*")}
     assert cli.main(shlex.split(command.example)) == 0
     if "nothing is written" in command.results or "stays as it is" in command.results:
@@ -129,7 +130,7 @@ def test_bash_completes(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").touch()
     (tmp_path / "notes.txt").touch()
     (tmp_path / "runs").mkdir()
-    commands = {command.name for command in cli.COMMANDS}
+    commands = {command.name for command in COMMANDS}
     assert commands <= offered("miras-search ", tmp_path)
     assert offered("miras-search sw", tmp_path) == {"sweep"}
     published = {file.stem for file in PUBLISHED.glob("*.yaml")}
