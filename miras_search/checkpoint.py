@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import BaseModel, PositiveInt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from miras_search.errors import UserError
+from miras_search import parsing
+from miras_search.errors import InvalidValues, UserError
 from miras_search.folder import CONFIG, WEIGHTS
 from miras_search.lower.call import State
 from miras_search.nn.backbone import Backbone
@@ -119,17 +121,26 @@ def load(folder: str | Path) -> Backbone:
         UserError: there is no checkpoint in the folder, or it is not one of ours.
     """
     folder = Path(folder)
-    data = Document.load(folder / CONFIG).data
+    document = Document.load(folder / CONFIG)
+    given = {key: value for key, value in document.data.items() if key in _Config.model_fields}
     try:
-        model = Backbone(
-            Variant.from_dict(data["variant"]),
-            Size(**data["size"]),
-            data["vocabulary"],
-            readout=data.get("readout", "each"),
-        )
+        config = parsing.model(_Config, given)
+        variant = Variant.from_dict(config.variant, ("variant",))
+        size = parsing.model(Size, config.size, ("size",))
+    except InvalidValues as error:
+        raise UserError(document.problems(error)) from None
+    try:
+        model = Backbone(variant, size, config.vocabulary, readout=config.readout)
         model.load_state_dict(load_file(folder / WEIGHTS))
-    except KeyError as error:
-        raise UserError(f"{folder / CONFIG}: expected a key {error}") from None
     except (OSError, RuntimeError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise UserError(f"{folder}: not a checkpoint of this package: {error}") from None
     return model.eval()
+
+
+class _Config(BaseModel):
+    """What `load` reads of model.yaml."""
+
+    variant: dict[str, Any]
+    size: dict[str, Any]
+    vocabulary: PositiveInt
+    readout: Readout = "each"

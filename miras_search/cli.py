@@ -22,6 +22,7 @@ from errno import (
 )
 from functools import partial
 from importlib import metadata
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from miras_search.commands import ARGUMENTS, COMMANDS, MANY, unread
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command: 0 is done, 1 no trial completed or a replay differs, 2 bad input, 130 stopped
     by Ctrl-C."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):  # which may know fewer letters than we use
+        sys.stdout.reconfigure(errors="replace")
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks what could come next
         import argcomplete

@@ -48,6 +48,8 @@ MANY = {
 }
 """Arguments of any number, and what one of them is."""
 
+DIGITS = 9
+"""Of the number of a trial, at most."""
 SHOWN = 20
 """Variants, and reasons, that `plan` prints."""
 
@@ -176,7 +178,7 @@ def _replay(options: Any) -> int:
     from miras_search.folder import StudyFolder
     from miras_search.replay import replay
 
-    if not options.trial.isdecimal():
+    if not options.trial.isdecimal() or len(options.trial) > DIGITS:
         raise UserError(f"trial: expected the number of a trial, got '{options.trial}'")
     folder = StudyFolder.existing(options.study)
     return 0 if replay(folder, int(options.trial), _console(highlight=False)) else 1

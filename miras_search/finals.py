@@ -97,6 +97,8 @@ class Standing:
     unused: int = 0
     """Runs of finals that have no part in this: on seeds that not all have, or of variants that led
     when the finals had another size."""
+    others: int = 0
+    """Variants with a score in the search that did not run again."""
     looks: int = 1
     """How many sizes the finals had, by finalists, seeds and trials of the search: at each somebody
     may have looked."""
@@ -226,6 +228,7 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
     """
     rows: dict[tuple[str, float], dict[int, TrialRecord]] = {}
     leaders: set[str] = set()
+    scored: set[str] = set()
     shared: list[list[int]] = []
     ended: set[Run] = set()
     sign = looks = 1
@@ -242,6 +245,7 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
             rows.setdefault(run[:2], {}).setdefault(run[2], done[run])
         ended |= done.keys()
         leaders |= {digest for digest, *_ in leading(records, recipe)}
+        scored |= {r.digest for r in records if r.phase == "search" and r.score is not None}
         shared.append(seeds(recipe))
         looks = max(looks, len(sizes))
         sign = 1 if recipe.task.direction == "maximize" else -1
@@ -250,10 +254,12 @@ def pooled(studies: Iterable[tuple[Iterable[TrialRecord], Recipe]]) -> Standing 
     fallen = [next((run for run in row if run.score is None), None) for row in each]
     if not whole:
         return None
-    ablations = frozenset(digest for digest, _ in rows) - leaders
+    ran = frozenset(digest for digest, _ in rows)
     judged = _judged(whole, (*filter(None, fallen),), sign)
     unused = len(ended) - sum(map(len, each))
-    return replace(judged, looks=looks, ablations=ablations, unused=unused)
+    return replace(
+        judged, looks=looks, ablations=ran - leaders, others=len(scored - ran), unused=unused
+    )
 
 
 def _judged(
@@ -317,7 +323,7 @@ def judged_by(outcome: Standing, recipe: Recipe, metric: str, among: int = 1) ->
     sign = 1 if recipe.task.direction == "maximize" else -1
     rows = [[*finalist.runs] for finalist in outcome.finalists]
     again = _judged(rows, (), sign, lambda run: run.metrics[metric], among)
-    kept = {name: getattr(outcome, name) for name in ("looks", "ablations", "unused")}
+    kept = {name: getattr(outcome, name) for name in ("looks", "ablations", "others", "unused")}
     return replace(again, **kept)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,14 +167,44 @@ class StudyFolder:
         return self.trial(number) / RECORD
 
     def record(self, number: int) -> TrialRecord | None:
-        """The record of a finished trial."""
+        """The record of a finished trial.
+
+        Raises:
+            UserError: it cannot be read, or is of another trial.
+        """
         file = self.record_file(number)
-        return TrialRecord.read(file) if file.is_file() else None
+        if not file.is_file():
+            return None
+        found = TrialRecord.read(file)
+        if found.number != number:
+            raise UserError(f"{file}: is of trial {found.number}: expected that of trial {number}")
+        return found
+
+    def finished(self) -> list[int]:
+        """The trials that have a record; folders of other names are none of ours.
+
+        Raises:
+            UserError: there are no trials any more, though a leaderboard has some.
+        """
+        trials = self.path / "trials"
+        if not trials.is_dir():
+            known = self.leaderboard_file
+            if known.is_file() and known.read_bytes().count(b"\n") > 1:
+                told = f"is not there, but {known.name} has trials: expected their records in it"
+                raise UserError(f"{trials}: {told}")
+            return []
+        names = (entry.name for entry in os.scandir(trials))
+        numbers = sorted(int(name) for name in names if name.isdecimal())
+        return [n for n in dict.fromkeys(numbers) if self.record_file(n).is_file()]
 
     def records(self) -> list[TrialRecord]:
-        """The records of all finished trials by number."""
-        files = sorted((self.path / "trials").glob(f"*/{RECORD}"))
-        return [TrialRecord.read(file) for file in files]
+        """The records of all finished trials by number.
+
+        Raises:
+            UserError: as `finished` and `record` do.
+        """
+        found = (self.record(number) for number in self.finished())
+        return [record for record in found if record is not None]
 
 
 def take(lock: IO[str], kind: int, held: str) -> None:

@@ -19,10 +19,11 @@ from optuna.trial import TrialState
 
 from miras_search import finals, pareto, pruning, reach, samplers, wandb_log, warm_start
 from miras_search.errors import UserError
-from miras_search.folder import RECORD, WEIGHTS, StudyFolder
+from miras_search.folder import WEIGHTS, StudyFolder
 from miras_search.interrupts import CTRL_C
 from miras_search.recipe import RUNNING
 from miras_search.record import write_whole
+from miras_search.report import text
 from miras_search.report.leaderboard import write_csv
 from miras_search.samplers.base import COSTS, SPEC, STOPPED, Exhausted
 from miras_search.search.candidate import LR, OptunaChooser, draw
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 PHASES: tuple[Phase, ...] = ("search", "finals")
 """In their order."""
+LONGEST = 64
+"""Letters of a study's name: wandb adds to it, and takes 128 for a table."""
 COUNTED = 20_000
 """Combinations of a space that are told apart for a report."""
 
@@ -112,10 +115,9 @@ class Study:
         self._lock = self.folder.lock()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            self._require_journal()
-            self.folder.update_recipe(self.recipe)
             with reading(self.folder.journal_file):
-                self._storage = journal(self.folder.journal_file)
+                self._storage = self._journal()
+                self.folder.update_recipe(self.recipe)
                 self._optuna = self._opened("search")
                 self._resume()
         except BaseException:
@@ -326,15 +328,22 @@ class Study:
             "recipe": recipe | {name: now[name] for name in RUNNING},
         }
 
-    def _require_journal(self) -> None:
-        """Raises `UserError` where trials have records and the journal is lost: without it all run
-        again, over their records."""
-        file = self.folder.journal_file
-        if file.is_file() and file.stat().st_size:
-            return
-        if any((self.folder.path / "trials").glob(f"*/{RECORD}")):
-            told = "is missing or empty, but trials have records: expected what the sweep wrote"
-            raise UserError(f"{file}: {told}; bring it back, or begin in another folder in out=")
+    def _journal(self) -> JournalStorage:
+        """What the sweep wrote, or a new one.
+
+        Raises:
+            UserError: trials have records of which it does not know. It lost something, and others
+                would run under their numbers, over their records.
+        """
+        file, finished = self.folder.journal_file, self.folder.finished()
+        storage = journal(file) if file.is_file() or not finished else None
+        known = {*_numbers(storage)} if storage else set()
+        unknown = [number for number in finished if number not in known]
+        if storage is not None and not unknown:
+            return storage
+        told = f"knows nothing of {text.many(len(unknown), 'trial')} with a record, of which "
+        told += f"{unknown[0]} is the first: expected the whole journal that the sweep wrote"
+        raise UserError(f"{file}: {told}; bring it back, or begin in another folder in out=")
 
     def _resume(self) -> None:
         """Take up what an earlier process left, told or not."""
@@ -373,6 +382,14 @@ class Study:
                 self.tell(record)
 
 
+def _numbers(storage: JournalStorage) -> Iterator[int]:
+    """The trials that were given out."""
+    for study in storage.get_all_studies():
+        for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+            if SPEC in trial.user_attrs:
+                yield json.loads(trial.user_attrs[SPEC])["number"]
+
+
 def _report(trial: optuna.Trial, curve: Iterable[Point]) -> None:
     """Tell Optuna of evaluations that it does not know; a trial that runs again repeats some."""
     known = trial.storage.get_trial(trial._trial_id).intermediate_values
@@ -387,7 +404,7 @@ def study_name(space: Space, recipe: Recipe) -> str:
     # A name is for people and may be anything; a folder below runs/ may not.
     letters = unicodedata.normalize("NFKD", f"{space.name} {recipe.name}").encode("ascii", "ignore")
     words = re.findall(r"\w+", letters.decode())
-    return "-".join([*words, told])[-100:].lstrip("-")
+    return "-".join([*words, told])[-LONGEST:].lstrip("-")
 
 
 def journal(file: Path) -> JournalStorage:

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from miras_search import finals, view
 from miras_search.errors import UserError
-from miras_search.folder import RECORD
 from miras_search.record import TrialRecord
 from miras_search.report import sentences, text
 from miras_search.report.leaderboard import (
@@ -85,14 +84,14 @@ class Watched:
         space, recipe = self.folder.space, self.folder.recipe
         # Before the records: what ends in between is shown as ended.
         running, self.unread = self._unfinished(), 0
-        for file in sorted((self.folder.path / "trials").glob(f"*/{RECORD}")):
-            if not file.parent.name.isdecimal():
-                self.unread += 1
-            elif (number := int(file.parent.name)) not in self.records:
+        for number in self.folder.finished():
+            if number not in self.records:
                 try:
-                    self.records[number] = TrialRecord.read(file)
+                    found = self.folder.record(number)
                 except UserError:
                     self.unread += 1
+                else:
+                    self.records |= {number: found} if found else {}
         self.running = [run for run in running if run.spec.number not in self.records]
         repeated = repeats(self.records.values())
         if (recipe, repeated) != (self._recipe, self._repeated):

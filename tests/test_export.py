@@ -34,7 +34,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(study, tmp_path_factory):
-    target = tmp_path_factory.mktemp("published") / "ours"
+    target = tmp_path_factory.mktemp("published") / 'our "best" <b>'  # which the card has to quote
     done = run("export", str(study.best_checkpoint), str(target))
     assert done.returncode == 0, done.stderr
     assert str(target / "README.md") in done.stdout
@@ -202,11 +202,21 @@ def test_what_cannot_be_exported_is_told(study, exported, tmp_path):
     best = TrialRecord.read(study.best_checkpoint / "record.json").number
     (other,) = {record.number for record in study.records()} - {best}
     assert "no model.safetensors" in refused(study.trial(other), tmp_path / "b")
-    for name, damage in (("model.safetensors", b"\x08"), ("model.yaml", b"size: {width: 8}\n")):
+    about = (study.best_checkpoint / "model.yaml").read_text()
+    words = re.sub(r"vocabulary: \d+", "vocabulary: many", about)
+    wide = re.sub(r"width: \d+", "width: wide", about)
+    for name, damage, told in (
+        ("model.safetensors", "\x08", "not a checkpoint of this package"),
+        ("model.yaml", words, "vocabulary: expected"),
+        ("model.yaml", wide, "size.width: expected"),
+    ):
         hurt = tmp_path / name
+        shutil.rmtree(hurt, ignore_errors=True)
         shutil.copytree(study.best_checkpoint, hurt)
-        (hurt / name).write_bytes(damage)
-        assert str(hurt) in refused(hurt, tmp_path / "c")
+        (hurt / name).write_text(damage)
+        line = refused(hurt, tmp_path / "c")
+        assert str(hurt) in line
+        assert told in line
         assert not (tmp_path / "c").exists()
     assert not {file.name for file in tmp_path.iterdir()} - {"model.safetensors", "model.yaml"}
     (tmp_path / "file").write_text("")

@@ -189,3 +189,11 @@ def test_a_logarithmic_axis_has_ticks_that_can_be_told_apart(values, ticks):
     assert all(x in values or float(f"{x:.3g}") == x for x in at)
     if ticks:
         assert at == pytest.approx(ticks)
+
+
+def test_ticks_of_one_name_are_one():
+    values = [125_000, 125_400, 125_800, 126_200, 126_600]
+    with svg.canvas(2) as figure:
+        axes = figure.add_subplot()
+        marks.log_axis(axes, values, lambda x: f"{x / 1000:.0f}k")
+        assert [*axes.get_xticks()] == [125_000, 125_800, 126_600]

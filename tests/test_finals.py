@@ -165,6 +165,25 @@ def test_who_is_ablated_is_the_first_of_the_finals_in_a_tie_as_well(seeds) -> No
         assert outcome.first.runs[0].digest == first.digest
 
 
+def test_who_did_not_run_again_is_counted() -> None:
+    how = samples.recipe(finalists=2, seeds=3)
+    searched = [
+        samples.record(i, variant, 0.9 - 0.1 * i, how=how)
+        for i, variant in enumerate(samples.variants()[:4])
+    ]
+    outcome = finals.standing(searched + samples.finals(searched, how, [0.9, 0.1] * 3), how)
+    assert outcome is not None
+    assert outcome.others == 2
+    assert "2 more variants with a score did not run again" in sentences.finals(outcome)[0]
+    both = samples.recipe(finalists=4, seeds=3)
+    all_ran = finals.standing(
+        searched + samples.finals(searched, both, [0.9, 0.1, 0.2, 0.3] * 3), both
+    )
+    assert all_ran is not None
+    assert all_ran.others == 0
+    assert "did not run again" not in " ".join(sentences.finals(all_ran))
+
+
 def test_runs_that_have_no_part_any_more_are_counted() -> None:
     how = samples.recipe(finalists=3, seeds=4)
     found = [samples.record(i, v, 0.9 - 0.1 * i, how=how) for i, v in enumerate(samples.variants())]

@@ -45,7 +45,8 @@ def kill(process: subprocess.Popen[bytes], everything: bool) -> None:
     process.wait()
     _, alive = psutil.wait_procs(family, timeout=15)
     for left in alive:
-        assert "Agent" in family[left], family[left]
+        # Not yet, or already, under the name that it gives itself.
+        assert "agent" in family[left].lower(), family[left]
         left.kill()
 
 

@@ -83,9 +83,9 @@ def test_what_a_single_choice_does_is_told_of_finalists_that_differ_in_it_alone(
     _, shown = check(write_report(samples.folder(tmp_path / "study", how, records)).read_text())
     flat = " ".join(printed(records, how, 80).split())
     for sentence in said:
-        assert shown.count(sentence) == 1
+        # What is shown stands beside the first, and with the others where it is explained.
+        assert shown.count(sentence) == (2 if "is better than" in sentence else 1)
         assert sentence in flat
-    # What is shown stands at the top, as what won does.
     places = [shown.index(sentence) for sentence in said]
     assert places[0] < shown.index("What made a difference") < min(places[1:])
 
@@ -101,14 +101,14 @@ def test_a_winner_of_finals_that_were_made_larger_is_less_sure():
     small = searched + samples.finals(searched, how, apart[:6])
     outcome = standing(small, how)
     assert outcome is not None
-    assert "at most 5% of studies say so." in sentences.finals(outcome)[0]
+    assert "would be said of at most 5% of studies." in sentences.finals(outcome)[0]
     larger = how.model_copy(update={"seeds": 5})
     added = samples.finals(searched, larger, apart)[6:]
     outcome = standing(small + added, larger)
     assert outcome is not None
     assert not outcome.tied
     told = sentences.finals(outcome)[0]
-    assert "at most 10% of studies say so. That is 5% for each of the 2 sizes " in told
+    assert "would be said of at most 10% of studies. That is 5% for each of the 2 sizes " in told
     for sentence in (*reasons.contrasts(outcome)[-1:], *sentences.finals(outcome)[-1:]):
         assert "at one look: the 2 sizes that these finals had are not allowed for" in sentence
     again = judged_by(outcome, larger, "test/accuracy")
@@ -124,7 +124,7 @@ def test_a_winner_of_finals_that_were_made_larger_is_less_sure():
     at_once = searched + samples.finals(searched, larger, apart)
     outcome = standing(at_once, larger)
     assert outcome is not None
-    assert "at most 5% of studies say so." in sentences.finals(outcome)[0]
+    assert "would be said of at most 5% of studies." in sentences.finals(outcome)[0]
     smaller = standing(at_once, how)
     assert smaller is not None
     assert smaller.looks == 2
@@ -319,6 +319,10 @@ def test_rates_at_the_edge_are_told():
     assert high.startswith("2 of 2 variants did best at the highest learning rate tried, 0.004:")
     (low,) = told(0.3, 0.2, 0.1, 0.4, 0.2, 0.1)
     assert low.startswith("2 of 2 variants did best at the lowest learning rate tried, 0.001:")
+    assert told(0.3, 0.3, 0.3, 0.4, 0.2, 0.1) == []  # alike at every rate is best at none
+    (alone,) = told(0.3, 0.2, 0.1)
+    assert alone.startswith("The best learning rate, 0.001, is the lowest that was tried:")
+    assert told(0.3, 0.3, 0.3) == []
     # Of two rates each is an edge, whoever did best where.
     two = [
         samples.record(i, v, 0.5 + i / 10, lr=1e-3 * (i + 1)) for i, v in enumerate((first, second))

@@ -283,9 +283,17 @@ def test_a_lost_journal_is_said_before_anything_runs_again(tmp_path: Path) -> No
     with begin(tmp_path) as study:
         pretend(study)
     journal, recipe = study.folder.journal_file, study.folder.recipe_file.read_bytes()
+    whole, records = journal.read_bytes(), study.folder.records()
+    journal.write_bytes(whole[: len(whole) // 2])
+    told = "knows nothing of . trials with a record, of which . is the first: expected the whole"
+    with pytest.raises(UserError, match=told), begin(tmp_path):
+        pass
+    assert study.folder.records() == records
     journal.unlink()
     for there in (False, True):  # and an empty one is as lost
-        told = "is missing or empty, but trials have records: expected what the sweep wrote"
+        told = (
+            "knows nothing of 8 trials with a record, of which 0 is the first: expected the whole"
+        )
         with pytest.raises(UserError, match=told) as caught, begin(tmp_path, "weights=all"):
             pass
         assert str(caught.value).startswith(f"{journal}: ")
@@ -298,6 +306,20 @@ def test_a_lost_journal_is_said_before_anything_runs_again(tmp_path: Path) -> No
         study.folder.record_file(record.number).unlink()
     with begin(tmp_path) as study:
         assert len(pretend(study)) == 8
+
+
+def test_trials_that_are_gone_take_no_results_with_them(tmp_path: Path) -> None:
+    with begin(tmp_path) as study:
+        pretend(study)
+    folder = study.folder
+    leaderboard = folder.leaderboard_file.read_bytes()
+    (folder.path / "trials").rename(tmp_path / "elsewhere")
+    done = run("report", str(folder.path))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {folder.path / 'trials'}: is not there, but leaderboard")
+    assert folder.leaderboard_file.read_bytes() == leaderboard
+    (tmp_path / "elsewhere").rename(folder.path / "trials")
+    assert len(folder.records()) == 8
 
 
 @pytest.mark.parametrize("written", ["space.yaml", "recipe.yaml", "study.json"])

@@ -130,13 +130,20 @@ def test_the_journal_is_an_optuna_study(tmp_path: Path) -> None:
     assert len(scores) == 8
 
 
-def test_a_folder_that_is_no_trial_is_unreadable(tmp_path: Path) -> None:
+def test_a_copy_of_a_trial_is_none(tmp_path: Path) -> None:
     with begin(tmp_path) as study:
         spec = study.ask()
         assert spec is not None
         end(study, spec)
     trials = study.folder.path / "trials"
-    shutil.copytree(study.folder.trial(0), trials / "copy")
+    for name in ("copy", "00000.bak", "0"):
+        shutil.copytree(study.folder.trial(0), trials / name)
+    assert len(study.folder.records()) == 1
+    assert "1/8 trials" in shown(study.folder)
+    # Nor is the record of another trial.
+    shutil.copytree(study.folder.trial(0), study.folder.trial(1))
+    with pytest.raises(UserError, match="is of trial 0: expected that of trial 1"):
+        study.folder.records()
     assert "1 unreadable" in shown(study.folder)
 
 

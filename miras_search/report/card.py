@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ TOKENS = {
 def card(name: str, variant: Variant, record: TrialRecord, recipe: Recipe) -> str:
     """The card of a model in a folder of this name, trained by a recipe of one trial."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    filters = (text.score, text.count, text.many, text.held_out, _cell)
+    filters = (text.score, text.count, text.many, text.held_out, _cell, _plain, _quoted)
     environment.filters |= {made.__name__.strip("_"): made for made in filters}
     equations, kind = variant.equations(), recipe.task.kind
     metrics = list(dict.fromkeys(key.rpartition("/")[2] for key in record.metrics))
@@ -65,6 +67,16 @@ def _about(variant: Variant, recipe: Recipe) -> dict[str, Any]:
     tags = ["miras-search", "test-time-memorization", *variant.slug.split("-")]
     text_too = {"pipeline_tag": "text-generation"} if recipe.task.kind in TOKENS else {}
     return {"library_name": library, "tags": tags, **text_too}
+
+
+def _plain(told: str) -> str:
+    """In Markdown, which would take some signs for its own or for HTML."""
+    return re.sub(r"([\\`*\[\]<>])", r"\\\1", told)
+
+
+def _quoted(told: str) -> str:
+    """In Python."""
+    return json.dumps(told, ensure_ascii=False)
 
 
 def _cell(told: str) -> str:

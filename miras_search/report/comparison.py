@@ -144,14 +144,14 @@ def _value(value: object) -> str:
 def _differ(found: Comparison) -> str:
     if found.differing:
         return (
-            f"The recipes differ in {', '.join(found.differing)}: only scores of studies that do "
-            "not are compared, of others only ranks."
+            f"The recipes differ in {', '.join(found.differing)}: scores are compared where "
+            "recipes are the same, elsewhere only ranks."
         )
     without = [study.name for study in found.studies if study.standing is None]
     if without:
         return (
-            f"One recipe for all, but no finals that are over in {', '.join(without)}: how far its "
-            "scores move from seed to seed is not known."
+            f"One recipe for all, but no finals that are over in {', '.join(without)}: how far "
+            "their scores move from seed to seed is not known."
         )
     return "One recipe for all: their finals ran on the same seeds, and are judged as one."
 

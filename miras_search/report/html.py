@@ -112,7 +112,7 @@ def write_report(folder: StudyFolder) -> Path:
             caveats=sentences.caveats(entries, recipe, outcome),
             outcome=outcome,
             found=sentences.finals(outcome)[1:] if outcome else [],
-            contrasts=[s for s in reasons.contrasts(outcome) if s not in why] if outcome else [],
+            contrasts=reasons.contrasts(outcome) if outcome else [],
             untold=reasons.untold(entries, outcome, recipe),
             intervals=intervals,
             matched=sentences.matched(entries, recipe),
@@ -249,10 +249,21 @@ def _asked(space: Space, recipe: Recipe, matched: str | None, seeds: list[int]) 
         "Trials": f"{'every point' if recipe.trials is None else f'{recipe.trials:,}'}, "
         f"chosen by {recipe.sampler}, {'seed' if len(seeds) == 1 else 'seeds'} "
         f"{text.listed(map(str, seeds))}{begun}",
+        "Finals": _finals(recipe),
         "Training": training,
         "Learning rate": str(recipe.lr.plain()),
         "Model": model,
     }
+
+
+def _finals(recipe: Recipe) -> str:
+    """Who runs again, and how often."""
+    if not recipe.finalists:
+        return "none"
+    more = (
+        ", and those that differ from the first of them in one choice" if recipe.ablations else ""
+    )
+    return f"the first {recipe.finalists}{more}, on {text.many(recipe.seeds, 'new seed')} each"
 
 
 def _distinct(found: Any) -> dict[str, str]:

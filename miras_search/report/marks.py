@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search.report.svg import INK, MUTED, hover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
@@ -70,10 +70,18 @@ def log_axis(
     near = (high / low) ** (1 / 6)
     ordered = sorted(values)
     if all(b / a >= near for a, b in pairwise(ordered)):
-        axes.set_xticks(ordered)
+        axes.set_xticks(_distinct(ordered, name))
     elif high < low * base**2:  # no two powers to put ticks at
         round_ones = {float(f"{tick:.3g}") for tick in (low, math.sqrt(low * high), high)}
-        axes.set_xticks(sorted(round_ones))
+        axes.set_xticks(_distinct(sorted(round_ones), name))
+
+
+def _distinct(ticks: Iterable[float], name: Callable[[float], str]) -> list[float]:
+    """Those whose names differ."""
+    named: dict[str, float] = {}
+    for tick in ticks:
+        named.setdefault(name(tick), tick)
+    return [*named.values()]
 
 
 def annotate(

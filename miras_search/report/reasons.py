@@ -184,7 +184,7 @@ def _contrast(found: Contrast, outcome: Standing) -> str:
     if not found.gap:
         return (
             f"With {beside}: {name}={getattr(one, name)} and {name}={getattr(other, name)} have "
-            f"one mean {metric}."
+            f"the same mean {metric}."
         )
     verb = "is better than" if found.shown else "is ahead of"
     gap = text.score(found.gap)

@@ -93,11 +93,11 @@ def front(entries: Sequence[Entry], recipe: Recipe) -> str | None:
 
 
 def heading(entries: Sequence[Entry], outcome: Standing | None) -> str:
-    """What is to be called of the first variant: only one that leaves all others behind has won."""
+    """What the first variant is to be called: first of those alone that ran again."""
     if outcome is not None and outcome.tied:
         return "No clear winner"
     if outcome is not None and len(outcome.finalists) > 1:
-        return "What won"
+        return f"First of {len(outcome.finalists)} finalists"
     scored = sum(entry.best.score is not None for entry in entries)
     return "What leads" if scored > 1 else "What was trained"
 
@@ -114,8 +114,8 @@ def verdict(records: Sequence[TrialRecord], outcome: Standing | None, recipe: Re
             return "First in the search: no finalist completed on all seeds, to say how sure it is."
         if recipe.finalists:
             return (
-                "First in the search: its finals, with which miras-search resume STUDY goes on, "
-                "are not over, to say how sure that is."
+                "First in the search: its finals are not over, to say how sure that is; where no "
+                "sweep runs, miras-search resume STUDY goes on with them."
             )
         return (
             "First in the search, which does not show that it is better: "
@@ -135,8 +135,8 @@ def finals(outcome: Standing) -> list[str]:
         told = ["One finalist was run to its end: nothing to compare it with."]
     elif not outcome.tied:
         told = [
-            f"No other finalist is tied with the first on {seeds} new seeds: where variants are "
-            f"alike, at most {outcome.looks * (1 - LEVEL):.0%} of studies say so."
+            f"No other finalist is tied with the first on {seeds} new seeds; where all are alike, "
+            f"this would be said of at most {outcome.looks * (1 - LEVEL):.0%} of studies."
             + (
                 f" That is {1 - LEVEL:.0%} for each of the {outcome.looks} sizes that these finals "
                 "had, at which somebody may have looked."
@@ -150,11 +150,18 @@ def finals(outcome: Standing) -> list[str]:
             f"{which} cannot be told from the first on {seeds} new seeds: "
             f"there is no clear winner{behind}."
         ]
+    if outcome.others:
+        told[0] += (
+            f" {text.many(outcome.others, 'more variant')} with a score did not run again and may "
+            "be as good, like any that was not tried."
+        )
     if others:
         mean, corrected = text.score(outcome.first.mean), text.score(outcome.corrected)
+        sure = "" if outcome.first.margin is None else f" {text.interval(outcome.first.margin)}"
         told.append(
-            f"The mean of the first is {mean}, and flatters where others are close; an estimate "
-            f"without the luck of being chosen is {'the same' if corrected == mean else corrected} "
+            f"The mean of the first is {mean}{sure}, and flatters where others are close; an "
+            "estimate without the luck of being chosen is "
+            f"{'the same' if corrected == mean else corrected} "
             "(chosen on all seeds but one, scored on the one left out, on average), which is less "
             "sure than the mean."
         )
@@ -167,8 +174,10 @@ def finals(outcome: Standing) -> list[str]:
     if others:
         told.append(
             f"\u00b1 is the {LEVEL:.0%} interval of a mean, for all finalists together as far as "
-            f"they vary alike from seed to seed{at_one_look(outcome)}. P is the chance that one "
-            "run of the first is better than one of the other."
+            f"they vary alike from seed to seed{at_one_look(outcome)}. Who is tied is judged by "
+            "the differences on each seed, which may vary less than scores do: intervals of two "
+            "that are told apart may overlap. P is the chance that one run of the first is better "
+            "than one of the other."
         )
     for record in outcome.fallen:
         where = f"{record.state} on seed {record.seed} (trial {record.number})"
@@ -266,13 +275,13 @@ def _not_matched(done: Sequence[Entry], recipe: Recipe) -> list[str]:
         (
             "params",
             [entry.best.parameters for entry in done if entry.best.parameters],
-            "Parameters are not matched: the largest model has {} times those of the smallest.",
+            "Parameters are not matched: the largest model has {} times as many as the smallest.",
         ),
         (
             "state",
             [entry.best.state_bytes for entry in done if entry.best.state_bytes],
             f"States are not matched: after {recipe.task.length:,} tokens the largest is {{}} "
-            "times the smallest.",
+            "times as large as the smallest.",
         ),
     ):
         alike = recipe.match is not None and recipe.match.quantity == quantity
@@ -290,14 +299,24 @@ def _at_the_edge(done: Sequence[Entry]) -> list[str]:
             "Two learning rates were tried, each an edge: the best may lie beyond or between."
         )
     for edge, word in ((max(rates), "highest"), (min(rates), "lowest")):
-        tried = [entry for entry in done if {edge} < {record.lr for record in entry.complete}]
-        there = sum(entry.best.lr == edge for entry in tried)
-        if 2 * there > len(done):
+        there = sum({edge} == _best_rates(entry) for entry in done)
+        if there == len(done) == 1:
+            told.append(
+                f"The best learning rate, {text.rate(edge)}, is the {word} that was tried: what "
+                "the variant can do may lie beyond it."
+            )
+        elif 2 * there > len(done):
             told.append(
                 f"{there} of {len(done)} variants did best at the {word} learning rate tried, "
                 f"{text.rate(edge)}: what they can do, and their order, may lie beyond it."
             )
     return told
+
+
+def _best_rates(entry: Entry) -> set[float]:
+    """The learning rates with the best score of a variant; none where one alone was tried."""
+    best = {record.lr for record in entry.complete if record.score == entry.best.score}
+    return best if len({record.lr for record in entry.complete}) > 1 else set()
 
 
 def _elsewhere(done: Sequence[Entry], recipe: Recipe, outcome: Standing | None) -> list[str]:
