@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miras_search import finals, pareto
+from miras_search.errors import UserError
 from miras_search.folder import CONFIG, RECORD, WEIGHTS
 from miras_search.report import sentences, text
 from miras_search.report.leaderboard import rows
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from miras_search.variant import Variant
 
 PROJECT = "miras-search"
+MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
+"""What wandb takes in WANDB_MODE; the last two are older names of the first two."""
 
 Rows = list[dict[str, Any]]
 """A table: the same keys in each row."""
@@ -38,10 +41,16 @@ def mode(wanted: str) -> str:
     """online, offline or disabled, for what a recipe says.
 
     `auto` is what WANDB_MODE says, else online for a user who is logged in, else offline.
+
+    Raises:
+        UserError: WANDB_MODE says what wandb does not know.
     """
     if wanted != "auto":
         return wanted
     if chosen := os.environ.get("WANDB_MODE"):
+        if chosen not in MODES:
+            told = f"WANDB_MODE: expected online, offline or disabled, got '{chosen}'"
+            raise UserError(told)
         return chosen
     return "online" if logged_in() else "offline"
 

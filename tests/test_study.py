@@ -420,6 +420,10 @@ def test_a_study_lies_below_runs_whatever_its_name(tmp_path: Path, name: str) ->
 def test_a_letter_with_an_accent_keeps_its_letter(tmp_path: Path) -> None:
     space, recipe = load_pair(*write(tmp_path, SPACE + "name: m\u00e9moire na\u00efve\n"))
     assert study_name(space, recipe).startswith("memoire-naive-")
+    # wandb takes 128 letters for a table, and adds to the name.
+    long = study_name(space, recipe.model_copy(update={"name": "long" * 100}))
+    assert len(long) == 64
+    assert long.endswith(study_name(space, recipe)[-6:])
 
 
 def test_an_interrupted_sweep_shows_what_it_was_told_last(tmp_path: Path) -> None:

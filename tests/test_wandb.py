@@ -341,6 +341,15 @@ def test_what_means_nothing_to_a_variant_is_a_dash() -> None:
     assert not any(name.startswith("algorithm_") for name in told if name != "algorithm_kind")
 
 
+def test_a_mode_that_wandb_does_not_know_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "foo")
+    with pytest.raises(UserError, match="WANDB_MODE: expected online, offline or disabled, got 'f"):
+        wandb_log.mode("auto")
+    assert wandb_log.mode("offline") == "offline"
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert wandb_log.mode("auto") == "dryrun"
+
+
 def test_finals_reach_the_summary(tmp_path: Path) -> None:
     how = samples.recipe(finalists=2, seeds=3, wandb="offline")
     searched = [
