@@ -103,7 +103,7 @@ def test_a_checkpoint_keeps_the_readout(model, tokens, tmp_path):
 
     config = yaml.safe_load((tmp_path / CONFIG).read_text())
     (tmp_path / CONFIG).write_text(yaml.safe_dump(config | {"readout": "first"}))
-    with pytest.raises(UserError, match="expected the readout 'each' or 'last'"):
+    with pytest.raises(UserError, match="readout: expected 'each' or 'last', got"):
         checkpoint.load(tmp_path)
 
 
