@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from miras_search.checkpoint import load
 from miras_search.data.tokens import codec
 from miras_search.errors import InvalidValues, UserError
-from miras_search.folder import CONFIG, RECORD, WEIGHTS
+from miras_search.folder import CONFIG, RECORD, WEIGHTS, occupied
 from miras_search.recipe import Recipe
 from miras_search.record import TrialRecord, write_whole
 from miras_search.report.card import card
@@ -42,7 +42,7 @@ def export(source: str | Path, target: str | Path) -> Path:
     source, target = Path(source), Path(target)
     record, config = _read(source)
     load(source)  # what cannot be read is not published
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if occupied(target):
         raise UserError(f"{target}: is taken: expected a new or an empty folder")
     try:
         _write(source, target, record, config)

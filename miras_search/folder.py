@@ -207,6 +207,11 @@ class StudyFolder:
         return [record for record in found if record is not None]
 
 
+def occupied(path: Path) -> bool:
+    """Whether something lies there: anything but an empty folder."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
 def take(lock: IO[str], kind: int, held: str) -> None:
     """Lock an open file.
 

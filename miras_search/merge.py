@@ -17,7 +17,7 @@ import optuna
 
 from miras_search import finals
 from miras_search.errors import UserError, dotted
-from miras_search.folder import RECORD, WEIGHTS, StudyFolder, take
+from miras_search.folder import RECORD, WEIGHTS, StudyFolder, occupied, take
 from miras_search.recipe import Recipe
 from miras_search.replay import numbers
 from miras_search.report import text
@@ -73,7 +73,7 @@ def merge(paths: Sequence[str | Path], target: str | Path) -> Merged:
     if len({folder.path.resolve() for folder in folders}) < max(2, len(folders)):
         raise UserError("merge: expected two or more different folders of studies")
     target = Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if occupied(target):
         raise UserError(f"{target}: is taken: expected a new or an empty folder in out=")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with ExitStack() as locks:

@@ -116,7 +116,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             with reading(self.folder.journal_file):
-                self._storage = self._journal()
+                self._storage = self._open_journal()
                 self.folder.update_recipe(self.recipe)
                 self._optuna = self._opened("search")
                 self._resume()
@@ -328,7 +328,7 @@ class Study:
             "recipe": recipe | {name: now[name] for name in RUNNING},
         }
 
-    def _journal(self) -> JournalStorage:
+    def _open_journal(self) -> JournalStorage:
         """What the sweep wrote, or a new one.
 
         Raises:

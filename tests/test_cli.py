@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shlex
 import shutil
 import subprocess
@@ -284,6 +285,26 @@ def test_what_is_not_there_is_said(arguments: tuple[str, ...], tmp_path: Path) -
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_report_needs_no_terminal_that_knows_all_letters(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does its path have to be UTF-8."""
+    here = tmp_path / os.fsdecode(b"bad\xff")
+    shutil.copytree(study / "out", here, symlinks=True)
+    before = {file.name for file in here.iterdir()}
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = apart("report", str(here))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "bad" in done.stdout
+    assert {file.name for file in here.iterdir()} == before | {"report.html", "figures"}
+
+
+def test_a_trial_has_no_number_of_thousands_of_digits(study: Path) -> None:
+    done = run("replay", str(study / "out"), "9" * 5000)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: trial: expected the number of a trial, got '999")
 
 
 def test_a_number_below_zero_is_no_flag(tmp_path: Path) -> None:

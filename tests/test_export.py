@@ -78,6 +78,7 @@ def test_its_card_says_what_was_measured(study, exported):
     assert f"The score is accuracy, {METRICS['accuracy']}: higher is better." in card
     assert "parameters in 1 layer of width 8," in card
     assert "{{" not in card
+    assert '# our "best" \\<b\\>\n' in card
     # Every row of a table has as many cells as its head, and its head is followed by dashes.
     assert len(re.findall(r"^\|.*\n\|[-| ]*\n\|", card, re.MULTILINE)) == 2
     for table in re.findall(r"(?:^\|.*\n)+", card, re.MULTILINE):

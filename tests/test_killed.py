@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def kill(process: subprocess.Popen[bytes], everything: bool) -> None:
     _, alive = psutil.wait_procs(family, timeout=15)
     for left in alive:
         # Not yet, or already, under the name that it gives itself.
-        assert "agent" in family[left].lower(), family[left]
+        assert re.search(r"Agent|/ray/(dashboard|.*runtime_env)/agent", family[left]), family[left]
         left.kill()
 
 

@@ -93,6 +93,7 @@ def test_the_leaderboard_has_the_intervals_of_the_finals(tmp_path):
     assert outcome is not None
     assert len(outcome.finalists) == 2
     _, shown = check(write_report(samples.folder(tmp_path / "study", how, records)).read_text())
+    assert "the first 2, on 3 new seeds each" in shown
     for finalist in outcome.finalists:
         # In the table and figure of the finals and in the leaderboard; the first on top as well.
         told = f"{text.score(finalist.mean)} {text.interval(finalist.margin)}"

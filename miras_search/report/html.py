@@ -249,14 +249,14 @@ def _asked(space: Space, recipe: Recipe, matched: str | None, seeds: list[int]) 
         "Trials": f"{'every point' if recipe.trials is None else f'{recipe.trials:,}'}, "
         f"chosen by {recipe.sampler}, {'seed' if len(seeds) == 1 else 'seeds'} "
         f"{text.listed(map(str, seeds))}{begun}",
-        "Finals": _finals(recipe),
+        "Finals": _runs_again(recipe),
         "Training": training,
         "Learning rate": str(recipe.lr.plain()),
         "Model": model,
     }
 
 
-def _finals(recipe: Recipe) -> str:
+def _runs_again(recipe: Recipe) -> str:
     """Who runs again, and how often."""
     if not recipe.finalists:
         return "none"
