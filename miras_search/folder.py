@@ -193,8 +193,7 @@ class StudyFolder:
                 told = f"is not there, but {known.name} has trials: expected their records in it"
                 raise UserError(f"{trials}: {told}")
             return []
-        names = (entry.name for entry in os.scandir(trials))
-        numbers = sorted(int(name) for name in names if name.isdecimal())
+        numbers = sorted(int(name) for name in os.listdir(trials) if name.isdecimal())
         return [n for n in dict.fromkeys(numbers) if self.record_file(n).is_file()]
 
     def records(self) -> list[TrialRecord]:
